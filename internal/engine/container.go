@@ -1,0 +1,126 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/client"
+)
+
+// ErrNotFound: the engine has no such container, or no longer.
+var ErrNotFound = errors.New("no such container")
+
+// Container is one container as the engine describes it.
+type Container struct {
+	ID        string // 64 hex digits
+	Name      string // without the slash that the API puts in front
+	Image     string // the reference it was created from
+	State     string // created, running, paused, restarting, removing, exited or dead
+	PID       int    // of its first process, on the host; 0 unless it runs
+	StartedAt time.Time
+	ReadOnly  bool     // its root filesystem is mounted read-only
+	Health    []string // the command of its health check, to run in it as its own user; empty if it has none
+}
+
+// Names lists every container that exists, running or not: name to id.
+func (e *Engine) Names(ctx context.Context) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list, err := e.api.ContainerList(ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list containers: %w", err)
+	}
+	names := make(map[string]string, len(list.Items))
+	for _, c := range list.Items {
+		for _, name := range c.Names {
+			names[strings.TrimPrefix(name, "/")] = c.ID
+		}
+	}
+	return names, nil
+}
+
+// Inspect describes the container with that name or id. The error is ErrNotFound where there is none.
+func (e *Engine) Inspect(ctx context.Context, id string) (Container, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	seen, err := e.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if cerrdefs.IsNotFound(err) {
+		return Container{}, fmt.Errorf("cannot inspect %s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return Container{}, fmt.Errorf("cannot inspect %s: %w", id, err)
+	}
+	in := seen.Container
+	if in.State == nil || in.Config == nil || in.HostConfig == nil {
+		return Container{}, fmt.Errorf("cannot inspect %s: the engine's answer lacks its state or its settings", id)
+	}
+	c := Container{
+		ID:       in.ID,
+		Name:     strings.TrimPrefix(in.Name, "/"),
+		Image:    in.Config.Image,
+		State:    string(in.State.Status),
+		PID:      in.State.Pid,
+		ReadOnly: in.HostConfig.ReadonlyRootfs,
+	}
+	c.StartedAt, _ = time.Parse(time.RFC3339Nano, in.State.StartedAt) // zero for one that never ran
+	if in.Config.Healthcheck != nil {
+		c.Health = healthCommand(in.Config.Healthcheck.Test)
+	}
+	return c, nil
+}
+
+// healthCommand turns a health check as the engine stores it into a command. CMD-SHELL holds one string for /bin/sh,
+// as the Dockerfile reference says of HEALTHCHECK.
+func healthCommand(test []string) []string {
+	if len(test) < 2 {
+		return nil
+	}
+	switch test[0] {
+	case "CMD":
+		return test[1:]
+	case "CMD-SHELL":
+		return []string{"/bin/sh", "-c", test[1]}
+	}
+	return nil
+}
+
+// Restart stops the container, giving it grace to end by itself, and starts it again. It returns when the engine has
+// started it; whether it stays up is for the caller to watch.
+func (e *Engine) Restart(ctx context.Context, id string, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
+	defer cancel()
+	seconds := int(grace.Seconds())
+	if _, err := e.api.ContainerRestart(ctx, id, client.ContainerRestartOptions{Timeout: &seconds}); err != nil {
+		return fmt.Errorf("cannot restart %s: %w", id, err)
+	}
+	return nil
+}
+
+// OpenRoot opens the container's files as its own processes see them, mounts and tmpfs included. Nothing below it can
+// lead out: os.Root resolves each link inside. The caller closes it.
+//
+// A PID may be reused between the moment the engine named it and the moment its root is opened. So the engine is asked
+// again afterwards: if the same start of the same process is still running, the root is that of this container.
+func (e *Engine) OpenRoot(ctx context.Context, c Container) (*os.Root, error) {
+	if c.PID <= 0 {
+		return nil, fmt.Errorf("cannot open the files of %s: it is %s", c.Name, c.State)
+	}
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/%d/root", c.PID))
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the files of %s: %w", c.Name, err)
+	}
+	now, err := e.Inspect(ctx, c.ID)
+	if err == nil && (now.PID != c.PID || !now.StartedAt.Equal(c.StartedAt)) {
+		err = errors.New("it was restarted meanwhile")
+	}
+	if err != nil {
+		root.Close()
+		return nil, fmt.Errorf("cannot open the files of %s: %w", c.Name, err)
+	}
+	return root, nil
+}

@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/client"
+)
+
+// ErrUnknown: the connection was lost or the time was up while a command ran. The engine does not end a command with its
+// client, so it may run on, have ended, or have been killed with the engine. Look again before acting.
+var ErrUnknown = errors.New("its outcome is unknown")
+
+// outputLimit bounds what is kept of a command's output, in bytes: its end, where the reason for a failure stands.
+const outputLimit = 64 << 10
+
+// Command is a program to run in a container.
+type Command struct {
+	Args  []string
+	User  string // "0" is root; empty is the container's own user
+	Env   []string
+	Stdin string
+}
+
+// Outcome is how a command ended.
+type Outcome struct {
+	ExitCode int
+	Output   string // the end of standard output and error, in the order they came
+}
+
+// Exec runs a command in a running container and waits for its end. A command that cannot be found or started gives an
+// exit code (126 or 127), not an error. The error is ErrUnknown once the command may have begun.
+func (e *Engine) Exec(ctx context.Context, id string, c Command) (Outcome, error) {
+	create, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	made, err := e.api.ExecCreate(create, id, client.ExecCreateOptions{
+		Cmd: c.Args, User: c.User, Env: c.Env,
+		AttachStdin: c.Stdin != "", AttachStdout: true, AttachStderr: true,
+	})
+	if err != nil {
+		return Outcome{}, fmt.Errorf("cannot run %s: %w", c.Args[0], err)
+	}
+	out := &tail{limit: outputLimit}
+	if err := e.stream(ctx, made.ID, c.Stdin, out); err != nil {
+		return Outcome{Output: out.String()}, fmt.Errorf("cannot follow %s: %w: %w", c.Args[0], ErrUnknown, err)
+	}
+	ask, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	ended, err := e.api.ExecInspect(ask, made.ID, client.ExecInspectOptions{})
+	if err == nil && ended.Running {
+		err = errors.New("the connection ended before the command")
+	}
+	if err != nil {
+		return Outcome{Output: out.String()}, fmt.Errorf("cannot tell how %s ended: %w: %w", c.Args[0], ErrUnknown, err)
+	}
+	return Outcome{ExitCode: ended.ExitCode, Output: out.String()}, nil
+}
+
+// stream starts the command and copies its output until it ends. The connection knows no deadline of its own, so the
+// context closes it.
+func (e *Engine) stream(ctx context.Context, exec, stdin string, out io.Writer) error {
+	conn, err := e.api.ExecAttach(ctx, exec, client.ExecAttachOptions{})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, conn.Close)
+	defer stop()
+	if stdin != "" {
+		if _, err := io.WriteString(conn.Conn, stdin); err != nil {
+			return err
+		}
+		if err := conn.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	_, err = stdcopy.StdCopy(out, out, conn.Reader)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// tail keeps the last bytes written to it.
+type tail struct {
+	limit int
+	buf   bytes.Buffer
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.buf.Write(p)
+	if over := t.buf.Len() - t.limit; over > 0 {
+		t.buf.Next(over)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return t.buf.String() }

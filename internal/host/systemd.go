@@ -1,0 +1,50 @@
+// Package host knows the host beside its containers: its systemd units and its processes.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// askTimeout bounds a question to systemd, which answers in milliseconds when it answers at all.
+const askTimeout = 20 * time.Second
+
+// UnitExists tells whether systemd on this host has the unit. A host that systemd did not boot has none; sd_booted(3)
+// names the folder that says so.
+func UnitExists(ctx context.Context, unit string) (bool, error) {
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "systemctl", "show", "--property=LoadState", "--value", "--", unit).Output()
+	if err != nil {
+		return false, fmt.Errorf("cannot ask systemd for %s: %w", unit, explain(err))
+	}
+	return strings.TrimSpace(string(out)) == "loaded", nil
+}
+
+// RestartUnit restarts the unit and waits for systemd's job, limit at most. "unit file changed on disk" is a warning of
+// systemctl's that kolla-ansible's units give as a rule, and no failure.
+func RestartUnit(ctx context.Context, unit string, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if _, err := exec.CommandContext(ctx, "systemctl", "restart", "--", unit).Output(); err != nil {
+		return fmt.Errorf("cannot restart %s: %w", unit, explain(err))
+	}
+	return nil
+}
+
+// explain adds what the program wrote to standard error.
+func explain(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
+	}
+	return err
+}

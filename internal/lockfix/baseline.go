@@ -1,0 +1,272 @@
+package lockfix
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/deb"
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+)
+
+// Baseline is the index of the packages from before that this host keeps for one container. It lies beside them as
+// index.json and is written last, so that it never names a file that is not there.
+type Baseline struct {
+	Schema   int           `json:"schema"` // 1
+	ID       string        `json:"id"`     // of the container they were taken from
+	Image    string        `json:"image"`
+	Suffix   string        `json:"suffix"` // of the patch set that replaced them
+	Made     time.Time     `json:"made"`
+	Packages []KeptPackage `json:"packages"`
+}
+
+// KeptPackage is one repacked package.
+type KeptPackage struct {
+	Name    string      `json:"name"`
+	Version string      `json:"version"`
+	Held    bool        `json:"held"` // apt was told to keep it, before we came
+	File    string      `json:"file"` // in the same folder
+	Size    int64       `json:"size"` // bytes
+	SHA256  string      `json:"sha256"`
+	Control deb.Package `json:"-"` // from the file, once it was read back
+	Sums    map[string]string `json:"-"`
+}
+
+const (
+	indexName      = "index.json"
+	baselineSchema = 1
+	indexLimit     = 1 << 20 // bytes; a real one has about 2,000
+)
+
+// readBaseline reads the index and the control parts of the files it names. Without an index there is no baseline: nil.
+// The caller closes the folder that is returned with one.
+func readBaseline(dir string) (*Baseline, *os.Root, error) {
+	root, err := os.OpenRoot(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot open the packages from before: %w", err)
+	}
+	b, err := readIndex(root)
+	if b == nil || err != nil {
+		root.Close()
+		return nil, nil, err
+	}
+	for i := range b.Packages {
+		k := &b.Packages[i]
+		file, err := openKept(root, *k)
+		if err != nil {
+			root.Close()
+			return nil, nil, err
+		}
+		archive, err := deb.ReadArchive(file)
+		file.Close()
+		if err != nil {
+			root.Close()
+			return nil, nil, fmt.Errorf("cannot read the kept %s: %w", k.File, err)
+		}
+		k.Control, k.Sums = archive.Package, archive.Md5sums
+	}
+	return b, root, nil
+}
+
+func readIndex(root *os.Root) (*Baseline, error) {
+	file, err := root.Open(indexName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the packages from before: %w", err)
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, indexLimit))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", file.Name(), err)
+	}
+	return parseIndex(file.Name(), data)
+}
+
+func parseIndex(name string, data []byte) (*Baseline, error) {
+	var b Baseline
+	if err := json.Unmarshal(data, &b); err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", name, err)
+	}
+	if b.Schema != baselineSchema {
+		return nil, fmt.Errorf("cannot read %s: it has schema %d, this program knows %d: update the collection", name, b.Schema, baselineSchema)
+	}
+	return &b, nil
+}
+
+// openKept opens a kept file whose size and checksum are as the index says.
+func openKept(root *os.Root, k KeptPackage) (*os.File, error) {
+	file, err := root.Open(k.File)
+	if err != nil {
+		return nil, fmt.Errorf("cannot open the kept %s: %w", k.Name, err)
+	}
+	if err := patchset.Verify(k.file(), file); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("cannot use the kept %s: %w", k.Name, err)
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("cannot use the kept %s: %w", k.Name, err)
+	}
+	return file, nil
+}
+
+// file is the package as one that can be verified and copied like one of a patch set.
+func (k KeptPackage) file() patchset.Package {
+	return patchset.Package{Name: k.Name, Version: k.Version, File: k.File, Size: k.Size, SHA256: k.SHA256}
+}
+
+// keep repacks the named packages of the container whose files are below source into dir, reads each back, and writes
+// the index. What an older index holds of other packages stays. It returns warnings about files that were not as the
+// distribution shipped them: they are kept as they are.
+func keep(ctx context.Context, dir string, s Seen, suffix string, source *os.Root, packages []string) (warnings []string, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot keep packages: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot keep packages: %w", err)
+	}
+	defer root.Close()
+	db, err := deb.OpenDatabase(source)
+	if err != nil {
+		return nil, err
+	}
+	b := Baseline{Schema: baselineSchema, ID: s.ID, Image: s.Image, Suffix: suffix, Made: time.Now().UTC()}
+	if s.Kept != nil && s.Kept.ID == s.ID {
+		b.Packages = slices.DeleteFunc(slices.Clone(s.Kept.Packages), func(k KeptPackage) bool { return slices.Contains(packages, k.Name) })
+	}
+	for _, name := range packages {
+		p, ok := db.Package(name)
+		if !ok {
+			return nil, fmt.Errorf("cannot keep %s: it is gone since the container was looked at", name)
+		}
+		k, altered, err := repack(ctx, root, db, p)
+		if err != nil {
+			return nil, fmt.Errorf("cannot keep %s: %w", name, err)
+		}
+		for _, f := range altered {
+			warnings = append(warnings, fmt.Sprintf("%s: %s of %s is %s already; it is kept so", s.Name, f.Path, name, f.Kind))
+		}
+		b.Packages = append(b.Packages, k)
+	}
+	return warnings, writeIndex(root, b)
+}
+
+func repack(ctx context.Context, root *os.Root, db *deb.Database, p deb.Package) (k KeptPackage, altered []deb.FileProblem, err error) {
+	part := p.Name + ".deb.part"
+	file, err := root.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return k, nil, err
+	}
+	defer func() {
+		file.Close()
+		if err != nil {
+			_ = root.Remove(part)
+		}
+	}()
+	sum := sha256.New()
+	size := &counter{}
+	report, err := db.Repack(ctx, p, io.MultiWriter(file, sum, size))
+	if err != nil {
+		return k, nil, err
+	}
+	if err := file.Sync(); err != nil {
+		return k, nil, err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return k, nil, err
+	}
+	k = KeptPackage{
+		Name: p.Name, Version: p.Version, Held: p.Status.Want == "hold",
+		File: p.Name + ".deb", Size: size.n, SHA256: hex.EncodeToString(sum.Sum(nil)),
+	}
+	if err := readBack(file, k); err != nil {
+		return k, nil, err
+	}
+	return k, report.Problems, root.Rename(part, k.File)
+}
+
+// readBack proves that what lies on the disk is the package, whole.
+func readBack(file *os.File, k KeptPackage) error {
+	if err := patchset.Verify(k.file(), file); err != nil {
+		return err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	archive, err := deb.ReadArchive(file)
+	if err != nil {
+		return fmt.Errorf("cannot read it back: %w", err)
+	}
+	if archive.Package.Name != k.Name || archive.Package.Version != k.Version {
+		return fmt.Errorf("read back, it is %s %s, not %s %s", archive.Package.Name, archive.Package.Version, k.Name, k.Version)
+	}
+	return nil
+}
+
+func writeIndex(root *os.Root, b Baseline) error {
+	slices.SortFunc(b.Packages, func(x, y KeptPackage) int { return bytes.Compare([]byte(x.Name), []byte(y.Name)) })
+	data, err := json.MarshalIndent(b, "", "  ")
+	if err != nil {
+		return err
+	}
+	part := indexName + ".part"
+	file, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot write the index of kept packages: %w", err)
+	}
+	_, err = file.Write(append(data, '\n'))
+	err = errors.Join(err, file.Sync(), file.Close())
+	if err == nil {
+		err = root.Rename(part, indexName)
+	}
+	if err == nil {
+		err = syncFolder(root)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write the index of kept packages: %w", err)
+	}
+	return nil
+}
+
+// syncFolder makes the renames in it last through a power cut.
+func syncFolder(root *os.Root) error {
+	dir, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// forget removes a baseline, the index first.
+func forget(dir string) error {
+	if err := os.Remove(filepath.Join(dir, indexName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot forget the packages from before: %w", err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("cannot forget the packages from before: %w", err)
+	}
+	return nil
+}
+
+type counter struct{ n int64 }
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return len(p), nil
+}

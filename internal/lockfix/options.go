@@ -1,0 +1,65 @@
+// Package lockfix is the main job: it brings the patched QEMU packages into a host's kolla containers, or the packages
+// from before back. Observe, plan, apply, verify, report: only apply changes anything.
+package lockfix
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+)
+
+// Options are the user's words, of the right type already. The documentation of each is in modules/nfs_lock_fix.
+type Options struct {
+	State              string            `json:"state"`
+	PatchSet           string            `json:"patch_set"`
+	RemoteSrc          bool              `json:"remote_src"`
+	ManifestSHA256     string            `json:"manifest_sha256"`
+	SFTPPrivateKeyFile string            `json:"sftp_private_key_file"`
+	SFTPKnownHostsFile string            `json:"sftp_known_hosts_file"`
+	Containers         []string          `json:"containers"`
+	Engine             engine.Kind       `json:"engine"`
+	EngineSocket       string            `json:"engine_socket"`
+	Restart            string            `json:"restart"`
+	Hold               bool              `json:"hold"`
+	OnError            string            `json:"on_error"`
+	AllowVersionChange bool              `json:"allow_version_change"`
+	Timeout            int               `json:"timeout"`   // seconds
+	Manifest           string            `json:"_manifest"` // its text, from the action plugin
+	Uploads            map[string]string `json:"_uploads"`  // sha256 to a file on this host, from the action plugin
+}
+
+// The values of the options that are a choice.
+const (
+	Present, Absent             = "present", "absent"
+	RestartAuto, RestartAlways  = "auto", "always"
+	RestartNever                = "never"
+	OnErrorRollback, OnErrorKeep = "rollback", "keep"
+)
+
+func (o Options) absent() bool { return o.State == Absent }
+
+func (o Options) limit() time.Duration { return time.Duration(o.Timeout) * time.Second }
+
+// check finds what no single option's type can tell.
+func (o Options) check() error {
+	if o.Timeout <= 0 {
+		return fmt.Errorf("cannot use timeout %d: it is the seconds that the whole run may take", o.Timeout)
+	}
+	if o.absent() {
+		return nil
+	}
+	switch {
+	case o.PatchSet == "":
+		return errors.New("cannot patch without a patch set: name its folder with patch_set")
+	case strings.HasPrefix(o.PatchSet, "sftp://"):
+		return fmt.Errorf("cannot fetch %s: this version of the collection reads folders only; copy the patch set to the controller, or to the host and set remote_src", o.PatchSet)
+	case !o.RemoteSrc && o.Manifest == "":
+		return fmt.Errorf("cannot read the controller's folder %s: the collection's action plugin, which sends it, was not loaded. "+
+			"Call the module by its full name nfslock.kolla.nfs_lock_fix, or run from the checkout so that its ansible.cfg applies; "+
+			"or copy the folder to the host and set remote_src: true", o.PatchSet)
+	}
+	return nil
+}

@@ -1,0 +1,302 @@
+package lockfix
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/deb"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+)
+
+// Seen is what was observed of one container. It is plain data: the same Seen gives the same plan.
+type Seen struct {
+	Name, ID, Image string
+	State           string // the engine's word: "running"
+	ReadOnly        bool
+	Distribution    kolla.Distribution
+	Architecture    string
+	Packages        []deb.Package                // everything in its dpkg database
+	Problems        map[string][]deb.FileProblem // by package: files that are not as the wanted package has them
+	Kept            *Baseline                    // the packages from before, if this host keeps them
+	Failure         *Failure                     // it could not be observed
+}
+
+// Set is a patch set, as far as planning needs it. Contents holds, by checksum, the control part of each wanted file.
+type Set struct {
+	patchset.Manifest
+	Contents map[string]deb.Archive
+}
+
+// Verb is what a step does.
+type Verb string
+
+// The verbs, in the order in which they happen.
+const (
+	Keep    Verb = "keep"    // repack the installed packages into the baseline
+	Install Verb = "install" // copy files in, one dpkg call, verify
+	Hold    Verb = "hold"    // keep apt from replacing them
+	Unhold  Verb = "unhold"
+	Restart Verb = "restart"
+	Forget  Verb = "forget" // remove the baseline
+)
+
+// Step is one change to one container. It says what, not how.
+type Step struct {
+	Verb     Verb
+	Packages []string // names; none for Restart and Forget
+	Why      string   // for the diff
+}
+
+// ContainerPlan is what is to happen to one container.
+type ContainerPlan struct {
+	Seen    Seen
+	Status  Status // what it will be when all goes well
+	Changes []Change
+	Steps   []Step
+	Files   []patchset.Package // for Install of a patch set
+	Note    string             // for the warnings
+	Failure *Failure           // nothing will be done to it
+}
+
+// MakePlan decides what is to be done. It reads nothing but its arguments.
+func MakePlan(o Options, set Set, seen []Seen) []ContainerPlan {
+	plans := make([]ContainerPlan, len(seen))
+	for i, s := range seen {
+		plans[i] = ContainerPlan{Seen: s}
+		p := &plans[i]
+		p.Failure = s.unfit()
+		switch {
+		case p.Failure != nil:
+		case o.absent():
+			p.restore(o)
+		default:
+			p.patch(o, set)
+		}
+		if p.Failure != nil {
+			p.Status, p.Steps, p.Files = Failed, nil, nil
+		}
+	}
+	return plans
+}
+
+// unfit says why a container cannot be worked on at all.
+func (s Seen) unfit() *Failure {
+	switch {
+	case s.Failure != nil:
+		return s.Failure
+	case s.State != "running":
+		return &Failure{
+			Step: "observe", Message: fmt.Sprintf("cannot work in %s: it is %s", s.Name, s.State),
+			Hint: "start or unpause it, or name the other containers with the option containers",
+		}
+	case !s.Distribution.UsesDpkg():
+		return &Failure{
+			Step: "observe", Message: fmt.Sprintf("cannot patch %s: its image is %s, and only Debian's and Ubuntu's packages can be rebuilt", s.Name, s.Distribution.ID),
+			Hint: "see the README for what helps without a patch: rpcbind and rpc.statd on the host, or NFSv4",
+		}
+	}
+	return nil
+}
+
+// present tells whether dpkg has the package in some state other than removed. One that is half installed counts: it is
+// to be mended.
+func present(p deb.Package) bool {
+	switch p.Status.State {
+	case "", "not-installed", "config-files":
+		return false
+	}
+	return true
+}
+
+func (s Seen) find(name string) (deb.Package, bool) {
+	for _, p := range s.Packages {
+		if p.Name == name && present(p) && (p.Architecture == s.Architecture || p.Architecture == "all") {
+			return p, true
+		}
+	}
+	return deb.Package{}, false
+}
+
+// wanted are the packages of the set that are to be in the container: those that are installed there in some version.
+func wanted(set patchset.Manifest, s Seen) []patchset.Package {
+	var list []patchset.Package
+	for _, p := range set.For(s.Distribution.ID, s.Distribution.Release, s.Architecture) {
+		if _, ok := s.find(p.Name); ok {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+func (p *ContainerPlan) patch(o Options, set Set) {
+	s := p.Seen
+	if len(set.For(s.Distribution.ID, s.Distribution.Release, s.Architecture)) == 0 {
+		p.Failure = &Failure{
+			Step: "plan", Message: fmt.Sprintf("cannot patch %s: the patch set has nothing for %s %s %s; it has packages for %s", s.Name,
+				s.Distribution.ID, s.Distribution.Release, s.Architecture, strings.Join(set.Platforms(), ", ")),
+			Hint: "build the patch set from this container's image",
+		}
+		return
+	}
+	want := wanted(set.Manifest, s)
+	if len(want) == 0 {
+		p.Status = Skipped
+		return
+	}
+	var names, keep, unheld, why []string
+	var replace []deb.Package
+	for _, w := range want {
+		have, _ := s.find(w.Name)
+		if p.Failure = versionChange(o, set.Suffix, s.Name, have, w); p.Failure != nil {
+			return
+		}
+		change := Change{Name: w.Name, Before: describe(have), After: describe(have), Wanted: w.Version}
+		if reason := s.differs(have, w.Version); reason != "" {
+			change.After = w.Version
+			names = append(names, w.Name)
+			why = append(why, w.Name+" "+reason)
+			p.Files = append(p.Files, w)
+			replace = append(replace, set.Contents[w.SHA256].Package)
+			if !isPatched(have.Version, set.Suffix) {
+				keep = append(keep, w.Name)
+			}
+		}
+		if have.Status.Want != "hold" {
+			unheld = append(unheld, w.Name)
+		}
+		p.Changes = append(p.Changes, change)
+	}
+	if p.Failure = unmet(s, replace, "the patch set lacks packages that are tied to them by exact version"); p.Failure != nil {
+		return
+	}
+	if len(names) > 0 {
+		if p.Failure = s.writable(); p.Failure != nil {
+			return
+		}
+		p.Steps = append(p.Steps, Step{Install, names, strings.Join(why, "; ")})
+		if len(keep) > 0 {
+			p.Steps = slices.Insert(p.Steps, 0, Step{Keep, keep, "to bring them back with state: absent"})
+		}
+		if o.Hold {
+			p.Steps = append(p.Steps, Step{Hold, names, "apt shall not replace them"}) // dpkg may drop a hold when it installs
+			unheld = nil
+		}
+	}
+	if o.Hold && len(unheld) > 0 {
+		p.Steps = append(p.Steps, Step{Hold, unheld, "apt shall not replace them"})
+	}
+	p.finish(o, Patched, len(names) > 0)
+}
+
+// finish adds the restart and names the status.
+func (p *ContainerPlan) finish(o Options, changed Status, programs bool) {
+	switch {
+	case !kolla.RunsGuests(p.Seen.Name) || o.Restart == RestartNever:
+	case programs:
+		p.Steps = append(p.Steps, Step{Verb: Restart, Why: "its packages changed"})
+	case o.Restart == RestartAlways:
+		p.Steps = append(p.Steps, Step{Verb: Restart, Why: "restart: always"})
+	}
+	p.Status = changed
+	if len(p.Steps) == 0 {
+		p.Status = Unchanged
+	}
+}
+
+// differs says why the package has to be installed again, or nothing.
+func (s Seen) differs(have deb.Package, version string) string {
+	if have.Version != version {
+		return have.Version + " -> " + version
+	}
+	if have.Status.State != "installed" || have.Status.Flag != "ok" {
+		return "is " + have.Status.String() + ", not installed whole"
+	}
+	if problems := s.Problems[have.Name]; len(problems) > 0 {
+		first := problems[0]
+		if len(problems) == 1 {
+			return fmt.Sprintf("%s is %s", first.Path, first.Kind)
+		}
+		return fmt.Sprintf("%s is %s, and %d more", first.Path, first.Kind, len(problems)-1)
+	}
+	return ""
+}
+
+// writable is asked only of containers that are to change: a read-only one that needs nothing is fine.
+func (s Seen) writable() *Failure {
+	if !s.ReadOnly {
+		return nil
+	}
+	return &Failure{
+		Step: "plan", Message: fmt.Sprintf("cannot change %s: its root filesystem is read-only", s.Name),
+		Hint: "put the packages into its image instead",
+	}
+}
+
+// describe gives a version, with dpkg's state in front where that is not plainly installed or held.
+func describe(p deb.Package) string {
+	if p.Status.State == "installed" && p.Status.Flag == "ok" {
+		return p.Version
+	}
+	return p.Status.String() + " " + p.Version
+}
+
+// isPatched tells our versions from the distribution's: they end with the set's suffix, or with one like the default.
+func isPatched(version, suffix string) bool {
+	return suffix != "" && strings.HasSuffix(version, suffix) || strings.Contains(version, defaultSuffix)
+}
+
+const defaultSuffix = "+nfslock"
+
+// sourceVersion is the version of the source that the installed package was built from.
+func sourceVersion(p deb.Package, suffix string) string {
+	version := p.SourceVersion
+	if suffix != "" {
+		version = strings.TrimSuffix(version, suffix)
+	}
+	if i := strings.LastIndex(version, defaultSuffix); i > 0 {
+		version = version[:i]
+	}
+	return version
+}
+
+func versionChange(o Options, suffix, container string, have deb.Package, w patchset.Package) *Failure {
+	if from := sourceVersion(have, suffix); from != w.BuiltFrom && !o.AllowVersionChange {
+		return &Failure{
+			Step: "plan", Message: fmt.Sprintf("cannot replace %s %s in %s: the patch set's was built from %s", have.Name, have.Version, container, w.BuiltFrom),
+			Hint: "build the patch set from this container's image, or set allow_version_change: true",
+		}
+	}
+	return nil
+}
+
+// unmet refuses a set that dpkg would install without a word, after which apt no longer works in the container.
+func unmet(s Seen, replace []deb.Package, reason string) *Failure {
+	broken, err := deb.NewlyUnmet(s.Packages, replace)
+	if err != nil {
+		return &Failure{Step: "plan", Message: fmt.Sprintf("cannot compute the dependencies in %s: %v", s.Name, err)}
+	}
+	if len(broken) == 0 {
+		return nil
+	}
+	var lines, missing []string
+	for _, u := range broken {
+		lines = append(lines, u.String())
+		missing = append(missing, u.Package)
+	}
+	slices.Sort(missing)
+	return &Failure{
+		Step:    "plan",
+		Message: fmt.Sprintf("cannot change the packages of %s: %s would break apt there: %s", s.Name, names(replace), strings.Join(lines, "; ")),
+		Hint:    fmt.Sprintf("%s: %s", reason, strings.Join(slices.Compact(missing), ", ")),
+	}
+}
+
+func names(packages []deb.Package) string {
+	var list []string
+	for _, p := range packages {
+		list = append(list, p.Name+" "+p.Version)
+	}
+	return strings.Join(list, " and ")
+}
