@@ -32,13 +32,13 @@ type Baseline struct {
 
 // KeptPackage is one repacked package.
 type KeptPackage struct {
-	Name    string      `json:"name"`
-	Version string      `json:"version"`
-	Held    bool        `json:"held"` // apt was told to keep it, before we came
-	File    string      `json:"file"` // in the same folder
-	Size    int64       `json:"size"` // bytes
-	SHA256  string      `json:"sha256"`
-	Control deb.Package `json:"-"` // from the file, once it was read back
+	Name    string            `json:"name"`
+	Version string            `json:"version"`
+	Held    bool              `json:"held"` // apt was told to keep it, before we came
+	File    string            `json:"file"` // in the same folder
+	Size    int64             `json:"size"` // bytes
+	SHA256  string            `json:"sha256"`
+	Control deb.Package       `json:"-"` // from the file, once it was read back
 	Sums    map[string]string `json:"-"`
 }
 
@@ -179,9 +179,7 @@ func repack(ctx context.Context, root *os.Root, db *deb.Database, p deb.Package)
 			_ = root.Remove(part)
 		}
 	}()
-	sum := sha256.New()
-	size := &counter{}
-	report, err := db.Repack(ctx, p, io.MultiWriter(file, sum, size))
+	report, err := db.Repack(ctx, p, file)
 	if err != nil {
 		return k, nil, err
 	}
@@ -191,32 +189,29 @@ func repack(ctx context.Context, root *os.Root, db *deb.Database, p deb.Package)
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return k, nil, err
 	}
-	k = KeptPackage{
-		Name: p.Name, Version: p.Version, Held: p.Status.Want == "hold",
-		File: p.Name + ".deb", Size: size.n, SHA256: hex.EncodeToString(sum.Sum(nil)),
-	}
-	if err := readBack(file, k); err != nil {
+	k = KeptPackage{Name: p.Name, Version: p.Version, Held: p.Status.Want == "hold", File: p.Name + ".deb"}
+	if err := readBack(file, &k); err != nil {
 		return k, nil, err
 	}
 	return k, report.Problems, root.Rename(part, k.File)
 }
 
-// readBack proves that what lies on the disk is the package, whole.
-func readBack(file *os.File, k KeptPackage) error {
-	if err := patchset.Verify(k.file(), file); err != nil {
-		return err
+// readBack proves that what lies on the disk is the package, whole, and fills in its size and checksum.
+func readBack(file *os.File, k *KeptPackage) error {
+	sum := sha256.New()
+	archive, err := deb.CheckArchive(io.TeeReader(file, sum))
+	if err == nil {
+		_, err = io.Copy(sum, file) // behind the last member
 	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	archive, err := deb.ReadArchive(file)
 	if err != nil {
 		return fmt.Errorf("cannot read it back: %w", err)
 	}
 	if archive.Package.Name != k.Name || archive.Package.Version != k.Version {
 		return fmt.Errorf("read back, it is %s %s, not %s %s", archive.Package.Name, archive.Package.Version, k.Name, k.Version)
 	}
-	return nil
+	k.SHA256 = hex.EncodeToString(sum.Sum(nil))
+	k.Size, err = file.Seek(0, io.SeekEnd)
+	return err
 }
 
 func writeIndex(root *os.Root, b Baseline) error {
@@ -262,11 +257,4 @@ func forget(dir string) error {
 		return fmt.Errorf("cannot forget the packages from before: %w", err)
 	}
 	return nil
-}
-
-type counter struct{ n int64 }
-
-func (c *counter) Write(p []byte) (int, error) {
-	c.n += int64(len(p))
-	return len(p), nil
 }

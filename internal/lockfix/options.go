@@ -33,9 +33,9 @@ type Options struct {
 
 // The values of the options that are a choice.
 const (
-	Present, Absent             = "present", "absent"
-	RestartAuto, RestartAlways  = "auto", "always"
-	RestartNever                = "never"
+	Present, Absent              = "present", "absent"
+	RestartAuto, RestartAlways   = "auto", "always"
+	RestartNever                 = "never"
 	OnErrorRollback, OnErrorKeep = "rollback", "keep"
 )
 

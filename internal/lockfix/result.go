@@ -20,16 +20,16 @@ type EngineRow struct {
 
 // Row is one container's part of the result.
 type Row struct {
-	Name         string    `json:"name"`
-	ID           string    `json:"id"`
-	Image        string    `json:"image"`
-	Distribution string    `json:"distribution"` // "debian bookworm"
-	Architecture string    `json:"architecture"` // dpkg's word: "amd64"
-	Status       Status    `json:"status"`
-	Packages     []Change  `json:"packages"`
-	Restarted    bool      `json:"restarted"`
-	StaleQEMU    []Stale   `json:"stale_qemu"`
-	Error        *Failure  `json:"error,omitempty"`
+	Name         string   `json:"name"`
+	ID           string   `json:"id"`
+	Image        string   `json:"image"`
+	Distribution string   `json:"distribution"` // "debian bookworm"
+	Architecture string   `json:"architecture"` // dpkg's word: "amd64"
+	Status       Status   `json:"status"`
+	Packages     []Change `json:"packages"`
+	Restarted    bool     `json:"restarted"`
+	StaleQEMU    []Stale  `json:"stale_qemu"`
+	Error        *Failure `json:"error,omitempty"`
 }
 
 // Status is how a container fared; in check mode, how it would.

@@ -1,0 +1,59 @@
+# The README's commands. `make help` lists them.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+GO         ?= go
+GOFUMPT    := mvdan.cc/gofumpt@v0.12.0
+LINTER     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME   ?= 10s
+ARCH       ?= $(shell $(GO) env GOARCH)
+MODULES    := $(notdir $(wildcard modules/*))
+export CGO_ENABLED := 0
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: $(MODULES:%=build-%) ## the modules, into plugins/modules/ (for the collection) and library/ (for ad-hoc use)
+
+# A megabyte of program costs about 25 ms at every task: strip it.
+build-%:
+	@mkdir -p plugins/modules library
+	GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -ldflags '-s -w' -o plugins/modules/$* ./modules/$*
+	@cp plugins/modules/$*.yml library/ 2>/dev/null || true
+	@cp plugins/modules/$* library/$*
+
+docs: ## the modules' documentation, from their argument specs
+	$(GO) test ./modules/... -run Documentation -update
+
+test: test-go test-python test-lab ## every test; installs what is missing on Debian and Ubuntu
+
+test-go: ## Go: tables, testscript, race detector
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+test-python: ## the action plugin
+	tests/unit/run.sh
+
+test-lab: build ## the real engine, real containers, rebuilt packages
+	tests/integration/run.sh
+
+demo: build ## the main job from start to end, shown
+	tests/integration/demo.sh
+
+bench: build ## the same job by this module and by a shell loop, in one run
+	tests/bench/run.sh
+
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz || true); do \
+	  echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+lint: ## Go, shell, YAML, Ansible
+	@out=$$($(GO) run $(GOFUMPT) -l .); [ -z "$$out" ] || { echo "not formatted: $$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(LINTER) run ./...
+	$(GO) run $(LINTER) run --tests=false ./...
+	@command -v shellcheck >/dev/null || tests/integration/apt-install.sh shellcheck
+	shellcheck $$(git ls-files '*.sh' .ci/run)
+	tests/ansible/lint.sh
+
+.PHONY: help build docs test test-go test-python test-lab demo bench fuzz lint

@@ -1,0 +1,44 @@
+// Package deb knows .deb files and the dpkg database below a root folder: what is installed there, whether its files are
+// as they were delivered, what a .deb holds, and which dependencies an exchange of packages would break. It never runs
+// dpkg; which folder is the root of which container, and what happens to a package, others decide.
+//
+// Everything read here was written by somebody else: each input has a limit, and no symbolic link leads out of the root.
+package deb
+
+import (
+	"fmt"
+	"io"
+)
+
+// Most that is read of one input, in bytes.
+const (
+	maxStanza  = 1 << 20  // the longest in Debian, a Provides of the librust packages, has some 100 KiB
+	maxStatus  = 64 << 20 // 500 packages have 0.7 MiB
+	maxListing = 16 << 20 // .list, .md5sums, diversions; linux-source has 7 MiB
+	maxConfig  = 1 << 20  // one dpkg configuration file
+	maxControl = 32 << 20 // control.tar, packed or not
+	maxData    = 4 << 30  // data.tar, unpacked
+)
+
+// boundedReader fails where io.LimitReader would end, so that nothing cut off passes for the whole.
+type boundedReader struct {
+	r    io.Reader
+	left int64
+	what string
+}
+
+func bounded(r io.Reader, limit int64, what string) *boundedReader {
+	return &boundedReader{r, limit, fmt.Sprintf("%s has more than %d bytes", what, limit)}
+}
+
+func (b *boundedReader) Read(p []byte) (int, error) {
+	if int64(len(p)) > b.left+1 {
+		p = p[:b.left+1]
+	}
+	n, err := b.r.Read(p)
+	b.left -= int64(n)
+	if b.left < 0 {
+		return 0, fmt.Errorf("%s", b.what)
+	}
+	return n, err
+}

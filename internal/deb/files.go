@@ -1,0 +1,200 @@
+package deb
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// FileProblem is a file of a package that is not as the package delivered it.
+type FileProblem struct {
+	Path  string // absolute, as the package names it
+	Kind  string // missing, altered or unreadable
+	Cause string // of an unreadable one
+}
+
+func (p FileProblem) String() string {
+	if p.Cause != "" {
+		return p.Path + " is " + p.Kind + ": " + p.Cause
+	}
+	return p.Path + " is " + p.Kind
+}
+
+// VerifyFiles compares files of the package with their checksums, path without leading slash → MD5 in hex, as Md5sums or
+// an Archive have them. What the root's own dpkg leaves out by path-exclude is not missing. Configuration files belong to
+// the user, and no package lists them there. All processors are used; the problems are sorted by path.
+func (d *Database) VerifyFiles(ctx context.Context, p Package, want map[string]string) ([]FileProblem, error) {
+	diversions, err := d.diversions()
+	if err != nil {
+		return nil, err
+	}
+	names := slices.Sorted(maps.Keys(want))
+	problems := make([]FileProblem, len(names))
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(names)) {
+		wait.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(names) {
+					return
+				}
+				problems[i] = d.verifyFile(ctx, divert(diversions, names[i], p.Name), want[names[i]])
+				problems[i].Path = "/" + names[i]
+			}
+		})
+	}
+	wait.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("cannot verify the files of %s: %w", p.Name, err)
+	}
+	return d.withoutExcluded(problems)
+}
+
+// verifyFile returns the kind and cause of a problem, "" if there is none.
+func (d *Database) verifyFile(ctx context.Context, name, want string) FileProblem {
+	f, _, err := openRegular(d.root, name)
+	if err == nil {
+		defer f.Close()
+		sum := md5.New()
+		_, err = copyBuffer(sum, contextReader{ctx, f})
+		if err == nil && hex.EncodeToString(sum.Sum(nil)) != want {
+			err = errNotRegular
+		}
+	}
+	switch {
+	case err == nil:
+		return FileProblem{}
+	case errors.Is(err, errNotRegular):
+		return FileProblem{Kind: "altered"}
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return FileProblem{Kind: "missing"}
+	}
+	return FileProblem{Kind: "unreadable", Cause: err.Error()}
+}
+
+// withoutExcluded drops what is no problem: entries without a kind, and missing files that the path rules leave out.
+func (d *Database) withoutExcluded(problems []FileProblem) ([]FileProblem, error) {
+	var failed error
+	problems = slices.DeleteFunc(problems, func(p FileProblem) bool {
+		if p.Kind != "missing" || failed != nil {
+			return p.Kind == ""
+		}
+		var rules pathRules
+		rules, failed = d.rules()
+		return rules.excludes(p.Path)
+	})
+	return problems, failed
+}
+
+var errNotRegular = errors.New("not a regular file")
+
+// openRegular opens a file for reading only after it has proved to be one: opening a device or a pipe of a hostile
+// container can already do something or wait for ever. Like dpkg it follows links on the way, not a link at the end.
+func openRegular(root *os.Root, name string) (*os.File, fs.FileInfo, error) {
+	handle, err := root.OpenFile(name, unix.O_PATH, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer handle.Close()
+	info, err := handle.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", handle.Fd()))
+	if err != nil {
+		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: errors.Unwrap(err)}
+	}
+	return f, info, nil
+}
+
+var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// copyBuffer is io.Copy with a buffer that is used again.
+func copyBuffer(w io.Writer, r io.Reader) (int64, error) {
+	buf := buffers.Get().(*[64 << 10]byte)
+	defer buffers.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, buf[:])
+}
+
+// contextReader ends with the context; a file in state D cannot be helped.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
+
+// diversion moves a file of every package but one, see dpkg-divert(1).
+type diversion struct {
+	from, to string // below the root
+	by       string // the package whose own file stays; ":" for none
+}
+
+func readDiversions(root *os.Root) ([]diversion, error) {
+	const name = "var/lib/dpkg/diversions"
+	f, _, err := openRegular(root, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read diversions: %w", err)
+	}
+	defer f.Close()
+	diversions, err := parseDiversions(f)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", name, err)
+	}
+	return diversions, nil
+}
+
+// parseDiversions reads three lines for each: from, to, package.
+func parseDiversions(r io.Reader) ([]diversion, error) {
+	var diversions []diversion
+	var entry [3]string
+	line := 0
+	err := eachLine(r, func(text string) (err error) {
+		if entry[line] = text; line < 2 {
+			entry[line], err = cleanName(text)
+		} else {
+			diversions = append(diversions, diversion{entry[0], entry[1], entry[2]})
+		}
+		line = (line + 1) % 3
+		return err
+	})
+	if err == nil && line != 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return diversions, err
+}
+
+// divert tells where a file of the package lies.
+func divert(diversions []diversion, name, pkg string) string {
+	for _, d := range diversions {
+		if d.from == name && d.by != pkg {
+			return d.to
+		}
+	}
+	return name
+}

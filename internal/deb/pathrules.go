@@ -1,0 +1,225 @@
+package deb
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"unicode/utf8"
+)
+
+// pathRules are dpkg's path-exclude and path-include, in order: the last that matches decides.
+type pathRules []pathRule
+
+type pathRule struct {
+	pattern string // glob against the absolute path
+	include bool
+}
+
+// readPathRules reads dpkg's configuration as dpkg does (lib/dpkg/options.c): first the folder, sorted, then the file. A
+// file .dpkg.cfg in somebody's home is left out, as nobody here knows who runs dpkg.
+func readPathRules(root *os.Root) (pathRules, error) {
+	const config = "etc/dpkg/dpkg.cfg"
+	names, err := readDirNames(root, config+".d")
+	if err != nil {
+		return nil, fmt.Errorf("cannot read dpkg's configuration: %w", err)
+	}
+	var files []string
+	for _, name := range names {
+		if strings.IndexFunc(name, func(c rune) bool { return c >= utf8.RuneSelf || !isAlnum(byte(c)) && c != '_' && c != '-' }) < 0 {
+			files = append(files, path.Join(config+".d", name))
+		}
+	}
+	var rules pathRules
+	for _, name := range append(files, config) {
+		f, _, err := openRegular(root, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read dpkg's configuration: %w", err)
+		}
+		text, err := io.ReadAll(bounded(f, maxConfig, "the file"))
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("cannot read %s: %w", name, err)
+		}
+		rules = append(rules, parsePathRules(string(text))...)
+	}
+	return rules, nil
+}
+
+const spaces = " \t\n\v\f\r"
+
+// parsePathRules finds the rules in a configuration file. Whatever else it says is left to dpkg.
+func parsePathRules(text string) pathRules {
+	var rules pathRules
+	for line := range strings.SplitSeq(text, "\n") {
+		line = strings.TrimRight(line, spaces)
+		end := 0
+		for end < len(line) && (isAlnum(line[end]) || line[end] == '-') {
+			end++
+		}
+		option := line[:end]
+		if end == len(line) || option != "path-exclude" && option != "path-include" {
+			continue
+		}
+		// One character ends the name, whatever it is; then a "=" may come, then spaces.
+		value := strings.TrimLeft(strings.TrimPrefix(line[end+1:], "="), spaces)
+		if value != "" && (value[0] == '"' || value[0] == '\'') {
+			if len(value) < 2 || value[len(value)-1] != value[0] {
+				continue
+			}
+			value = value[1 : len(value)-1]
+		}
+		rules = append(rules, pathRule{value, option == "path-include"})
+	}
+	return rules
+}
+
+// excludes tells whether dpkg leaves out the file with this absolute path. For folders and links it is not the whole
+// truth: dpkg keeps some that a later rule may need.
+func (rules pathRules) excludes(name string) bool {
+	for i := len(rules) - 1; i >= 0; i-- {
+		if fnmatch(rules[i].pattern, name) {
+			return !rules[i].include
+		}
+	}
+	return false
+}
+
+// fnmatch is fnmatch(3) without flags in the C.UTF-8 locale: "*" and "?" match a slash too. Collating symbols and
+// equivalence classes, [.a.] and [=a=], are those of single characters.
+func fnmatch(pattern, name string) bool {
+	star, retry := -1, 0 // where to go on after the last "*", and how much of name it leaves
+	p, n := 0, 0
+	for n < len(name) {
+		if p < len(pattern) && pattern[p] == '*' {
+			p++
+			star, retry = p, n
+			continue
+		}
+		if p < len(pattern) {
+			if width, length := matchOne(pattern[p:], name[n:]); length > 0 {
+				p += width
+				n += length
+				continue
+			}
+		}
+		if star < 0 {
+			return false
+		}
+		_, length := utf8.DecodeRuneInString(name[retry:])
+		retry += length
+		p, n = star, retry
+	}
+	return strings.Trim(pattern[p:], "*") == ""
+}
+
+// matchOne matches the first element of the pattern, which is no "*", and the first character of the name: it returns the
+// length of both, and 0 for the second if they do not match.
+func matchOne(pattern, name string) (width, length int) {
+	c, length := utf8.DecodeRuneInString(name)
+	switch {
+	case pattern[0] == '?':
+		return 1, length
+	case pattern[0] == '[':
+		if in, width := matchBracket(pattern, c); width > 0 {
+			if !in {
+				return width, 0
+			}
+			return width, length
+		}
+	case pattern[0] == '\\':
+		if len(pattern) == 1 {
+			return 1, 0
+		}
+		if pattern[1] != name[0] {
+			return 2, 0
+		}
+		return 2, 1
+	}
+	if pattern[0] != name[0] {
+		return 1, 0
+	}
+	return 1, 1
+}
+
+// matchBracket matches a [...] of the width it returns; width 0 means that it never ends, so that its "[" is only itself.
+func matchBracket(pattern string, c rune) (in bool, width int) {
+	i := 1
+	negated := i < len(pattern) && (pattern[i] == '!' || pattern[i] == '^')
+	if negated {
+		i++
+	}
+	for first := true; ; first = false {
+		if i >= len(pattern) {
+			return false, 0
+		}
+		if pattern[i] == ']' && !first {
+			return in != negated, i + 1
+		}
+		if class, rest, ok := bracketClass(pattern[i:]); ok {
+			in = in || class(c)
+			i = len(pattern) - len(rest)
+			continue
+		}
+		low, next, ok := bracketRune(pattern, i)
+		if !ok {
+			return false, 0
+		}
+		high := low
+		if i = next; i+1 < len(pattern) && pattern[i] == '-' && pattern[i+1] != ']' {
+			if high, i, ok = bracketRune(pattern, i+1); !ok {
+				return false, 0
+			}
+		}
+		in = in || low <= c && c <= high
+	}
+}
+
+// bracketRune reads one character inside of a bracket: itself, one behind a backslash, or [.a.] and [=a=].
+func bracketRune(pattern string, i int) (c rune, next int, ok bool) {
+	if pattern[i] == '\\' {
+		i++
+	} else if len(pattern)-i > 4 && pattern[i] == '[' && (pattern[i+1] == '.' || pattern[i+1] == '=') {
+		c, size := utf8.DecodeRuneInString(pattern[i+2:])
+		if end := i + 2 + size; strings.HasPrefix(pattern[end:], pattern[i+1:i+2]+"]") {
+			return c, end + 2, true
+		}
+	}
+	if i >= len(pattern) {
+		return 0, 0, false
+	}
+	c, size := utf8.DecodeRuneInString(pattern[i:])
+	return c, i + size, true
+}
+
+// bracketClass reads [:alpha:] and its kind, of ASCII alone.
+func bracketClass(pattern string) (class func(rune) bool, rest string, ok bool) {
+	if !strings.HasPrefix(pattern, "[:") {
+		return nil, "", false
+	}
+	name, rest, ok := strings.Cut(pattern[2:], ":]")
+	characters, known := classes[name]
+	if !ok || !known {
+		return nil, "", false
+	}
+	return func(c rune) bool {
+		for ; len(characters) > 0; characters = characters[2:] {
+			if rune(characters[0]) <= c && c <= rune(characters[1]) {
+				return true
+			}
+		}
+		return false
+	}, rest, true
+}
+
+// classes lists the ranges, from and to, of each.
+var classes = map[string]string{
+	"alnum": "09AZaz", "alpha": "AZaz", "blank": "  \t\t", "cntrl": "\x00\x1f\x7f\x7f", "digit": "09", "graph": "!~",
+	"lower": "az", "print": " ~", "punct": "!/:@[`{~", "space": "  \t\r", "upper": "AZ", "xdigit": "09AFaf",
+}

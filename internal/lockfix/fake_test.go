@@ -1,0 +1,368 @@
+package lockfix
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/deb"
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+)
+
+// world is a host with an engine and containers that have files and a dpkg with rules: it unpacks, writes its database,
+// and refuses damaged files. Faults are asked of it by the number of the call that changes something.
+type world struct {
+	t     *testing.T
+	dir   string
+	mutex sync.Mutex
+	boxes map[string]*box
+	calls []string // what was changed, in order
+	fail  func(call string) error
+}
+
+type box struct {
+	engine.Container
+	root     string
+	unwell   bool // its health test fails
+	unhealed bool // … after the next restart
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{t: t, dir: t.TempDir(), boxes: map[string]*box{}}
+}
+
+const osRelease = "ID=debian\nVERSION_CODENAME=bookworm\n"
+
+// add makes a container of Debian bookworm with the packages installed.
+func (w *world) add(name string, packages ...testDeb) *box {
+	root := filepath.Join(w.dir, name)
+	b := &box{root: root, Container: engine.Container{
+		ID: strings.Repeat("0", 63) + fmt.Sprint(len(w.boxes)), Name: name, Image: "kolla/" + name, State: "running", PID: 1000 + len(w.boxes),
+		StartedAt: time.Unix(1000, 0), Health: []string{"healthcheck"},
+	}}
+	for _, dir := range []string{"etc", "var/lib/dpkg/info", "var/lib/dpkg/updates", "usr/bin", "usr/sbin"} {
+		w.must(os.MkdirAll(filepath.Join(root, dir), 0o755))
+	}
+	w.must(os.WriteFile(filepath.Join(root, "etc/os-release"), []byte(osRelease), 0o644))
+	w.must(os.WriteFile(filepath.Join(root, "var/lib/dpkg/status"), nil, 0o644))
+	w.boxes[name] = b
+	for _, p := range append([]testDeb{{name: "dpkg", version: "1.21.22"}}, packages...) {
+		w.must(b.unpack(bytes.NewReader(p.bytes()), "install"))
+	}
+	return b
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) Names(context.Context) (map[string]string, error) {
+	names := map[string]string{}
+	for name, b := range w.boxes {
+		names[name] = b.ID
+	}
+	return names, nil
+}
+
+func (w *world) find(id string) (*box, error) {
+	for name, b := range w.boxes {
+		if name == id || b.ID == id {
+			return b, nil
+		}
+	}
+	return nil, engine.ErrNotFound
+}
+
+func (w *world) Inspect(_ context.Context, id string) (engine.Container, error) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	b, err := w.find(id)
+	if err != nil {
+		return engine.Container{}, err
+	}
+	return b.Container, nil
+}
+
+func (w *world) OpenRoot(_ context.Context, c engine.Container) (*os.Root, error) {
+	return os.OpenRoot(w.boxes[c.Name].root)
+}
+
+func (w *world) Exec(_ context.Context, id string, c engine.Command) (engine.Outcome, error) {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	b, err := w.find(id)
+	if err != nil {
+		return engine.Outcome{}, err
+	}
+	if b.State != "running" {
+		return engine.Outcome{}, errors.New("container is " + b.State)
+	}
+	if c.Args[0] == "healthcheck" {
+		if b.unwell {
+			return engine.Outcome{ExitCode: 1, Output: "not well"}, nil
+		}
+		return engine.Outcome{}, nil
+	}
+	if c.User != "0" {
+		w.t.Errorf("%v runs as %q, not as root", c.Args, c.User)
+	}
+	call := b.Name + ": " + strings.Join(c.Args[slices.Index(c.Args, "dpkg"):], " ")
+	w.calls = append(w.calls, call)
+	if w.fail != nil {
+		if err := w.fail(call); err != nil {
+			return engine.Outcome{ExitCode: 1, Output: err.Error()}, nil
+		}
+	}
+	if err := b.dpkg(c); err != nil {
+		return engine.Outcome{ExitCode: 1, Output: err.Error()}, nil
+	}
+	return engine.Outcome{}, nil
+}
+
+func (w *world) Restart(_ context.Context, id string, _ time.Duration) error {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	b, err := w.find(id)
+	if err != nil {
+		return err
+	}
+	w.calls = append(w.calls, b.Name+": restart")
+	b.StartedAt = b.StartedAt.Add(time.Second)
+	b.PID += 100
+	b.unwell, b.unhealed = b.unhealed, false
+	return nil
+}
+
+func (b *box) dpkg(c engine.Command) error {
+	if slices.Contains(c.Args, "--set-selections") {
+		for line := range strings.Lines(c.Stdin) {
+			var name, selection string
+			if _, err := fmt.Sscan(line, &name, &selection); err != nil {
+				return err
+			}
+			if err := b.edit(name, func(stanza string) string {
+				for _, old := range []string{"hold", "install"} {
+					stanza = strings.Replace(stanza, "Status: "+old+" ", "Status: "+selection+" ", 1)
+				}
+				return stanza
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, path := range c.Args[slices.Index(c.Args, "--install")+1:] {
+		file, err := os.Open(b.root + path)
+		if err != nil {
+			return err
+		}
+		err = b.unpack(file, "install")
+		file.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unpack installs a .deb of testDeb's or of Repack's making.
+func (b *box) unpack(r io.Reader, want string) error {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	archive, err := deb.CheckArchive(bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	name := archive.Package.Name
+	var control, list string
+	for _, member := range members(data) {
+		z, err := gzip.NewReader(bytes.NewReader(member))
+		if err != nil {
+			return err
+		}
+		for t := tar.NewReader(z); ; {
+			h, err := t.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			text, err := io.ReadAll(t)
+			if err != nil {
+				return err
+			}
+			switch path := strings.TrimPrefix(h.Name, "."); path {
+			case "/control":
+				control = string(text)
+			case "/md5sums":
+				err = os.WriteFile(filepath.Join(b.root, "var/lib/dpkg/info", name+".md5sums"), text, 0o644)
+			default:
+				list += strings.TrimSuffix(path, "/") + "\n"
+				if h.Typeflag == tar.TypeReg {
+					err = errors.Join(os.MkdirAll(filepath.Dir(b.root+path), 0o755), os.WriteFile(b.root+path, text, fs.FileMode(h.Mode)))
+				}
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(b.root, "var/lib/dpkg/info", name+".list"), []byte(list), 0o644); err != nil {
+		return err
+	}
+	stanza := strings.Replace(control, "\n", "\nStatus: "+want+" ok installed\n", 1)
+	return b.edit(name, func(string) string { return stanza })
+}
+
+// edit replaces a package's stanza in the status file, or adds it.
+func (b *box) edit(name string, f func(string) string) error {
+	path := filepath.Join(b.root, "var/lib/dpkg/status")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var out []string
+	found := false
+	for stanza := range strings.SplitSeq(string(text), "\n\n") {
+		if strings.HasPrefix(stanza, "Package: "+name+"\n") {
+			stanza, found = strings.TrimSpace(f(stanza)), true
+		}
+		if strings.TrimSpace(stanza) != "" {
+			out = append(out, strings.TrimSpace(stanza))
+		}
+	}
+	if !found {
+		out = append(out, strings.TrimSpace(f("")))
+	}
+	return os.WriteFile(path, []byte(strings.Join(out, "\n\n")+"\n"), 0o644)
+}
+
+// snapshot is every file of every container, by path: what a rollback has to bring back.
+func (w *world) snapshot() map[string]string {
+	all := map[string]string{}
+	for name, b := range w.boxes {
+		w.must(filepath.WalkDir(b.root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			if d.Name() == "status" {
+				stanzas := strings.Split(string(text), "\n\n")
+				slices.Sort(stanzas)
+				text = []byte(strings.Join(stanzas, "\n\n"))
+			}
+			all[name+strings.TrimPrefix(path, b.root)] = string(text)
+			return err
+		}))
+	}
+	return all
+}
+
+// testDeb is a small package.
+type testDeb struct {
+	name, version string
+	fields        string // further control fields, each with its newline
+	files         map[string]string
+}
+
+func qemuUtils(version string) testDeb {
+	return testDeb{name: "qemu-utils", version: version, files: map[string]string{"usr/bin/qemu-img": "qemu-img " + version}}
+}
+
+func (p testDeb) bytes() []byte {
+	var sums strings.Builder
+	var data []entry
+	for _, path := range slices.Sorted(maps.Keys(p.files)) {
+		sum := md5.Sum([]byte(p.files[path]))
+		fmt.Fprintf(&sums, "%s  %s\n", hex.EncodeToString(sum[:]), path)
+		data = append(data, entry{"./" + path, p.files[path]})
+	}
+	control := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\n%s", p.name, p.version, p.fields)
+	var out bytes.Buffer
+	out.WriteString("!<arch>\n")
+	for _, m := range []entry{
+		{"debian-binary", "2.0\n"},
+		{"control.tar.gz", tarball([]entry{{"./control", control}, {"./md5sums", sums.String()}})},
+		{"data.tar.gz", tarball(data)},
+	} {
+		fmt.Fprintf(&out, "%-16s%-12d%-6d%-6d%-8o%-10d`\n%s", m.name, 0, 0, 0, 0o100644, len(m.text), m.text)
+		if len(m.text)%2 == 1 {
+			out.WriteByte('\n')
+		}
+	}
+	return out.Bytes()
+}
+
+type entry struct{ name, text string }
+
+func tarball(entries []entry) string {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	t := tar.NewWriter(z)
+	for _, e := range entries {
+		_ = t.WriteHeader(&tar.Header{Name: e.name, Mode: 0o755, Size: int64(len(e.text)), Typeflag: tar.TypeReg})
+		_, _ = t.Write([]byte(e.text))
+	}
+	t.Close()
+	z.Close()
+	return out.String()
+}
+
+// members gives the two tar members of a .deb that CheckArchive has passed.
+func members(data []byte) (list [][]byte) {
+	for at := 8; at < len(data); {
+		var size int
+		_, _ = fmt.Sscan(string(data[at+48:at+58]), &size)
+		list = append(list, data[at+60:at+60+size])
+		at += 60 + size + size%2
+	}
+	return list[1:]
+}
+
+// folder writes a patch set with the packages and opens it.
+func folder(t *testing.T, packages ...testDeb) (Set, *files) {
+	t.Helper()
+	dir := t.TempDir()
+	set := Set{Manifest: patchset.Manifest{Schema: 1, Variant: "fallback", Suffix: "+nfslock1"}}
+	for _, p := range packages {
+		data := p.bytes()
+		sum := sha256.Sum256(data)
+		m := patchset.Package{
+			Name: p.name, Version: p.version, BuiltFrom: strings.TrimSuffix(p.version, "+nfslock1"), Distribution: "debian", Release: "bookworm",
+			Architecture: "amd64", File: p.name + ".deb", Size: int64(len(data)), SHA256: hex.EncodeToString(sum[:]),
+		}
+		if err := os.WriteFile(filepath.Join(dir, m.File), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		set.Packages = append(set.Packages, m)
+	}
+	opened, err := patchset.OpenFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { opened.Close() })
+	return set, &files{folder: opened}
+}

@@ -1,0 +1,212 @@
+package lockfix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/deb"
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+)
+
+// containers is what the main job asks of an engine.
+type containers interface {
+	Names(ctx context.Context) (map[string]string, error)
+	Inspect(ctx context.Context, id string) (engine.Container, error)
+	OpenRoot(ctx context.Context, c engine.Container) (*os.Root, error)
+	Exec(ctx context.Context, id string, c engine.Command) (engine.Outcome, error)
+	Restart(ctx context.Context, id string, grace time.Duration) error
+}
+
+// target is one container while it is worked on.
+type target struct {
+	engine.Container
+	seen Seen
+	root *os.Root // its files; nil unless it runs
+	db   *deb.Database
+	kept *os.Root // the folder of its baseline, nil if there is none
+}
+
+func (t *target) close() {
+	if t.root != nil {
+		t.root.Close()
+	}
+	if t.kept != nil {
+		t.kept.Close()
+	}
+}
+
+// choose finds the containers to work in: those the user named, which must exist, or every one that can carry QEMU.
+func choose(o Options, exist map[string]string) ([]string, error) {
+	if len(o.Containers) == 0 {
+		var found []string
+		for _, name := range kolla.Carriers {
+			if _, ok := exist[name]; ok {
+				found = append(found, name)
+			}
+		}
+		return found, nil
+	}
+	chosen := slices.Clone(o.Containers)
+	kolla.Sort(chosen)
+	chosen = slices.Compact(chosen)
+	var absent []string
+	for _, name := range chosen {
+		if _, ok := exist[name]; !ok {
+			absent = append(absent, fmt.Sprintf("%q", name))
+		}
+	}
+	if len(absent) == 1 {
+		return nil, fmt.Errorf("cannot find container %s on this host", absent[0])
+	}
+	if len(absent) > 1 {
+		return nil, fmt.Errorf("cannot find containers %s on this host", strings.Join(absent, ", "))
+	}
+	return chosen, nil
+}
+
+// observe looks at all containers at once. What cannot be seen of one is its Seen.Failure.
+func (j *job) observe(ctx context.Context, names []string) []*target {
+	targets := make([]*target, len(names))
+	var group errgroup.Group
+	for i, name := range names {
+		t := &target{seen: Seen{Name: name}}
+		targets[i] = t
+		group.Go(func() error {
+			if err := j.look(ctx, t); err != nil {
+				t.seen.Failure = &Failure{Step: "observe", Message: fmt.Sprintf("cannot observe %s: %v", name, err), Hint: observeHint(err)}
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return targets
+}
+
+func observeHint(err error) string {
+	if errors.Is(err, engine.ErrNotFound) {
+		return "it was removed just now; run again"
+	}
+	return ""
+}
+
+func (j *job) look(ctx context.Context, t *target) (err error) {
+	s := &t.seen
+	if t.Container, err = j.engine.Inspect(ctx, s.Name); err != nil {
+		return err
+	}
+	s.ID, s.Image, s.State, s.ReadOnly = t.ID, t.Image, t.State, t.ReadOnly
+	if s.Kept, t.kept, err = readBaseline(j.baseline(s.Name)); err != nil {
+		return err
+	}
+	if t.State != "running" {
+		return nil
+	}
+	if t.root, err = j.engine.OpenRoot(ctx, t.Container); err != nil {
+		return err
+	}
+	if s.Distribution, err = kolla.ReadDistribution(t.root); err != nil || !s.Distribution.UsesDpkg() {
+		return err
+	}
+	return t.readPackages()
+}
+
+// readPackages reads the dpkg database as it is now.
+func (t *target) readPackages() (err error) {
+	if t.db, err = deb.OpenDatabase(t.root); err != nil {
+		return err
+	}
+	t.seen.Packages = t.db.Packages()
+	dpkg, ok := t.db.Package("dpkg")
+	if !ok {
+		return errors.New("cannot tell its architecture: dpkg itself is not in its database")
+	}
+	t.seen.Architecture = dpkg.Architecture
+	return nil
+}
+
+func (j *job) baseline(container string) string { return filepath.Join(j.dir, "baseline", container) }
+
+// needed are the files that the containers' plans can ask for.
+func needed(m patchset.Manifest, targets []*target) []patchset.Package {
+	var need []patchset.Package
+	for _, t := range targets {
+		if t.seen.unfit() != nil {
+			continue
+		}
+		for _, p := range wanted(m, t.seen) {
+			if !slices.Contains(need, p) {
+				need = append(need, p)
+			}
+		}
+	}
+	return need
+}
+
+// inspectFiles compares the files of packages that have the wanted version already with what that package holds.
+func (j *job) inspectFiles(ctx context.Context, o Options, set Set, targets []*target) {
+	var group errgroup.Group
+	for _, t := range targets {
+		if t.seen.unfit() != nil {
+			continue
+		}
+		group.Go(func() error {
+			sums := map[string]expectation{}
+			if o.absent() {
+				sums = keptSums(t.seen.Kept)
+			} else {
+				for _, p := range wanted(set.Manifest, t.seen) {
+					sums[p.Name] = expectation{p.Version, set.Contents[p.SHA256].Md5sums}
+				}
+			}
+			if err := t.compare(ctx, sums); err != nil {
+				t.seen.Failure = &Failure{Step: "observe", Message: fmt.Sprintf("cannot check the files of %s: %v", t.seen.Name, err)}
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+}
+
+// expectation is what a package should be: its version, and its files' md5sums by path.
+type expectation struct {
+	version string
+	sums    map[string]string
+}
+
+func keptSums(b *Baseline) map[string]expectation {
+	sums := map[string]expectation{}
+	if b != nil {
+		for _, k := range b.Packages {
+			sums[k.Name] = expectation{k.Version, k.Sums}
+		}
+	}
+	return sums
+}
+
+func (t *target) compare(ctx context.Context, want map[string]expectation) error {
+	t.seen.Problems = map[string][]deb.FileProblem{}
+	for name, w := range want {
+		have, ok := t.seen.find(name)
+		if !ok || have.Version != w.version {
+			continue
+		}
+		problems, err := t.db.VerifyFiles(ctx, have, w.sums)
+		if err != nil {
+			return err
+		}
+		if len(problems) > 0 {
+			t.seen.Problems[name] = problems
+		}
+	}
+	return nil
+}

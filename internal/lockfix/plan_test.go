@@ -1,0 +1,185 @@
+package lockfix
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/deb"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+)
+
+func installed(name, version string) deb.Package {
+	return deb.Package{Name: name, Version: version, SourceVersion: strings.TrimSuffix(version, "+b3"), Architecture: "amd64", Status: deb.Status{Want: "install", Flag: "ok", State: "installed"}}
+}
+
+func with(p deb.Package, f func(*deb.Package)) deb.Package {
+	f(&p)
+	return p
+}
+
+func bookworm(name string, packages ...deb.Package) Seen {
+	return Seen{Name: name, ID: "1", State: "running", Distribution: kolla.Distribution{ID: "debian", Release: "bookworm"}, Architecture: "amd64", Packages: packages}
+}
+
+func planSet(packages ...deb.Package) Set {
+	set := Set{Manifest: patchset.Manifest{Suffix: "+nfslock1"}, Contents: map[string]deb.Archive{}}
+	for _, p := range packages {
+		m := patchset.Package{
+			Name: p.Name, Version: p.Version, BuiltFrom: strings.TrimSuffix(p.Version, "+nfslock1"), Distribution: "debian", Release: "bookworm", Architecture: "amd64", SHA256: p.Name,
+		}
+		set.Packages = append(set.Packages, m)
+		set.Contents[m.SHA256] = deb.Archive{Package: with(p, func(p *deb.Package) { p.Status = deb.Status{} })}
+	}
+	return set
+}
+
+// tell puts a plan into a line.
+func tell(p ContainerPlan) string {
+	if p.Failure != nil {
+		return "failed: " + p.Failure.Message
+	}
+	parts := []string{string(p.Status)}
+	for _, s := range p.Steps {
+		parts = append(parts, strings.TrimSpace(fmt.Sprintf("%s %s", s.Verb, strings.Join(s.Packages, " "))))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func TestPlan(t *testing.T) {
+	utils, extra := installed("qemu-utils", stock), installed("qemu-block-extra", stock)
+	newUtils, newExtra := installed("qemu-utils", patched), installed("qemu-block-extra", patched)
+	held := func(p *deb.Package) { p.Status.Want = "hold" }
+	set := planSet(newUtils, newExtra)
+	kept := func(id string, packages ...KeptPackage) *Baseline {
+		return &Baseline{ID: id, Suffix: "+nfslock1", Packages: packages}
+	}
+	keptUtils := KeptPackage{Name: "qemu-utils", Version: stock, Control: utils}
+	for _, test := range []struct {
+		name   string
+		change func(*Options)
+		set    Set
+		seen   Seen
+		want   string
+	}{
+		{name: "stock", set: set, seen: bookworm("cinder_volume", utils), want: "patched; keep qemu-utils; install qemu-utils; hold qemu-utils"},
+		{
+			name: "both packages in one install", set: set, seen: bookworm("nova_compute", utils, extra),
+			want: "patched; keep qemu-utils qemu-block-extra; install qemu-utils qemu-block-extra; hold qemu-utils qemu-block-extra",
+		},
+		{name: "nova_libvirt is restarted", set: set, seen: bookworm("nova_libvirt", utils), want: "patched; keep qemu-utils; install qemu-utils; hold qemu-utils; restart"},
+		{
+			name: "unless restart is never", change: func(o *Options) { o.Restart = RestartNever }, set: set, seen: bookworm("nova_libvirt", utils),
+			want: "patched; keep qemu-utils; install qemu-utils; hold qemu-utils",
+		},
+		{name: "a binary rebuild of the same source", set: set, seen: bookworm("cinder_api", installed("qemu-utils", stock+"+b3")), want: "patched; keep qemu-utils; install qemu-utils; hold qemu-utils"},
+		{name: "all there and held", set: set, seen: bookworm("cinder_api", with(newUtils, held)), want: "unchanged"},
+		{name: "all there, not held", set: set, seen: bookworm("cinder_api", newUtils), want: "patched; hold qemu-utils"},
+		{name: "holds are not wanted", change: func(o *Options) { o.Hold = false }, set: set, seen: bookworm("cinder_api", newUtils), want: "unchanged"},
+		{
+			name: "half installed", set: set, seen: bookworm("cinder_api", with(newUtils, func(p *deb.Package) { p.Status.State, p.Status.Flag = "half-installed", "reinstreq" })),
+			want: "patched; install qemu-utils; hold qemu-utils",
+		},
+		{
+			name: "half configured says the new version already", set: set, seen: bookworm("cinder_api", with(newUtils, func(p *deb.Package) { p.Status.State = "half-configured" })),
+			want: "patched; install qemu-utils; hold qemu-utils",
+		},
+		{
+			name: "an altered file", set: set, seen: func() Seen {
+				s := bookworm("cinder_api", with(newUtils, held))
+				s.Problems = map[string][]deb.FileProblem{"qemu-utils": {{Path: "/usr/bin/qemu-img", Kind: "altered"}}}
+				return s
+			}(), want: "patched; install qemu-utils; hold qemu-utils",
+		},
+		{
+			name: "removed with its configuration left", set: set,
+			seen: bookworm("cinder_api", utils, with(extra, func(p *deb.Package) { p.Status = deb.Status{Want: "deinstall", Flag: "ok", State: "config-files"} })),
+			want: "patched; keep qemu-utils; install qemu-utils; hold qemu-utils",
+		},
+		{name: "none of the packages", set: set, seen: bookworm("cinder_api", installed("bash", "5")), want: "skipped"},
+		{
+			name: "another source version", set: set, seen: bookworm("cinder_api", installed("qemu-utils", "1:7.2-6")),
+			want: "failed: cannot replace qemu-utils 1:7.2-6 in cinder_api: the patch set's was built from 1:7.2-7",
+		},
+		{
+			name: "allowed", change: func(o *Options) { o.AllowVersionChange = true }, set: set, seen: bookworm("cinder_api", installed("qemu-utils", "1:7.2-6")),
+			want: "patched; keep qemu-utils; install qemu-utils; hold qemu-utils",
+		},
+		{
+			name: "another release", set: set, seen: func() Seen {
+				s := bookworm("cinder_api", utils)
+				s.Distribution.Release = "trixie"
+				return s
+			}(), want: "failed: cannot patch cinder_api: the patch set has nothing for debian trixie amd64; it has packages for debian bookworm amd64",
+		},
+		{
+			name: "an rpm image", set: set, seen: func() Seen {
+				s := bookworm("cinder_api")
+				s.Distribution = kolla.Distribution{ID: "rocky"}
+				return s
+			}(), want: "failed: cannot patch cinder_api: its image is rocky, and only Debian's and Ubuntu's packages can be rebuilt",
+		},
+		{
+			name: "tied versions are refused before copying", set: planSet(newUtils),
+			seen: bookworm("cinder_api", utils, with(extra, func(p *deb.Package) { p.Depends = "qemu-system-any (= 1:7.2-7) | qemu-utils (= 1:7.2-7)" })),
+			want: "failed: cannot change the packages of cinder_api: qemu-utils 1:7.2-7+nfslock1 would break apt there: " +
+				"qemu-block-extra 1:7.2-7 Depends qemu-system-any (= 1:7.2-7) | qemu-utils (= 1:7.2-7)",
+		},
+		{
+			name: "a package that provides the stock version keeps the tie", set: planSet(with(newUtils, func(p *deb.Package) { p.Provides = "qemu-utils (= 1:7.2-7)" })),
+			seen: bookworm("cinder_api", utils, with(extra, func(p *deb.Package) { p.Depends = "qemu-system-any (= 1:7.2-7) | qemu-utils (= 1:7.2-7)" })),
+			want: "patched; keep qemu-utils; install qemu-utils; hold qemu-utils",
+		},
+		{
+			name: "read-only", set: set, seen: func() Seen {
+				s := bookworm("cinder_api", utils)
+				s.ReadOnly = true
+				return s
+			}(), want: "failed: cannot change cinder_api: its root filesystem is read-only",
+		},
+		{
+			name: "absent", change: absent, seen: func() Seen {
+				s := bookworm("nova_libvirt", with(newUtils, held))
+				s.Kept = kept("1", keptUtils)
+				return s
+			}(), want: "restored; install qemu-utils; unhold qemu-utils; forget; restart",
+		},
+		{
+			name: "absent leaves a hold from before", change: absent, seen: func() Seen {
+				s := bookworm("cinder_api", with(newUtils, held))
+				s.Kept = kept("1", withKept(keptUtils, func(k *KeptPackage) { k.Held = true }))
+				return s
+			}(), want: "restored; install qemu-utils; forget",
+		},
+		{
+			name: "absent after the container was recreated", change: absent, seen: func() Seen {
+				s := bookworm("cinder_api", installed("qemu-utils", "1:7.2-8"))
+				s.Kept = kept("0", keptUtils)
+				return s
+			}(), want: "restored; forget",
+		},
+		{name: "absent where nothing was patched", change: absent, seen: bookworm("cinder_api", utils), want: "unchanged"},
+		{
+			name: "absent without the packages from before", change: absent, seen: bookworm("cinder_api", newUtils),
+			want: "failed: cannot restore cinder_api: the packages from before are not kept on this host",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := options()
+			if test.change != nil {
+				test.change(&o)
+			}
+			if got := tell(MakePlan(o, test.set, []Seen{test.seen})[0]); got != test.want {
+				t.Errorf("got  %s\nwant %s", got, test.want)
+			}
+		})
+	}
+}
+
+func absent(o *Options) { o.State = Absent }
+
+func withKept(k KeptPackage, f func(*KeptPackage)) KeptPackage {
+	f(&k)
+	return k
+}

@@ -1,0 +1,102 @@
+package lockfix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+)
+
+const (
+	restartGrace = 60 * time.Second // kolla-ansible's own units stop with -t 60
+	restartLimit = 3 * time.Minute  // for systemd's job: stop, and start after its RestartSec
+	startLimit   = 60 * time.Second // until it runs and its health test passes again
+	startPoll    = 300 * time.Millisecond
+	healthLimit  = 30 * time.Second // kolla's own timeout of a health test
+	undoTimeout  = 15 * time.Minute
+)
+
+func (w *work) restarted() bool { return w.rows.Restarted }
+
+// restart restarts the container if its plan says so: through the systemd unit that owns it, where there is one, because that unit
+// would stop a container that somebody else restarted. Then it waits until the container runs and, if its health test passed
+// before, until it passes again. A test that failed before proves nothing after.
+func (j *job) restart(ctx context.Context, w *work) error {
+	if _, ok := w.step(Restart); !ok {
+		return nil
+	}
+	before, err := j.engine.Inspect(ctx, w.ID)
+	if err != nil {
+		return fail("restart", "cannot restart %s: %w", w.Name, err)
+	}
+	healthy := j.health(ctx, before) == nil
+	if err := j.restartOnce(ctx, before); err != nil {
+		return fail("restart", "cannot restart %s: %w", w.Name, err)
+	}
+	w.rows.Restarted = true
+	if err := j.awaitStart(ctx, before, healthy); err != nil {
+		return fail("restart", "cannot bring %s up again: %w", w.Name, err)
+	}
+	return nil
+}
+
+func (j *job) restartOnce(ctx context.Context, c engine.Container) error {
+	unit := kolla.Unit(c.Name)
+	owned, err := j.units.exists(ctx, unit)
+	if err != nil {
+		return err
+	}
+	if owned {
+		return j.units.restart(ctx, unit, restartLimit)
+	}
+	return j.engine.Restart(ctx, c.ID, restartGrace)
+}
+
+func (j *job) awaitStart(ctx context.Context, before engine.Container, healthy bool) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	last := errors.New("it was not started")
+	for {
+		now, err := j.engine.Inspect(ctx, before.ID)
+		switch {
+		case err != nil:
+			last = err
+		case now.State != "running":
+			last = fmt.Errorf("it is %s", now.State)
+		case !now.StartedAt.After(before.StartedAt):
+			last = errors.New("it was not started again")
+		case !healthy:
+			return nil
+		default:
+			if last = j.health(ctx, now); last == nil {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return last
+		case <-time.After(startPoll):
+		}
+	}
+}
+
+// health runs the container's own health test once, as its own user. The engine's word for it comes half a minute late.
+func (j *job) health(ctx context.Context, c engine.Container) error {
+	if len(c.Health) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthLimit)
+	defer cancel()
+	out, err := j.engine.Exec(ctx, c.ID, engine.Command{Args: c.Health})
+	if err != nil {
+		return err
+	}
+	if out.ExitCode != 0 {
+		return fmt.Errorf("its health test %q ended with %d: %s", strings.Join(c.Health, " "), out.ExitCode, strings.TrimSpace(out.Output))
+	}
+	return nil
+}

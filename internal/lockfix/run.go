@@ -1,0 +1,190 @@
+package lockfix
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+)
+
+// stateDir is where this host's store, baselines and run lock are.
+const stateDir = "/var/lib/nfslock"
+
+// job is one run on one host.
+type job struct {
+	engine containers
+	units  units
+	dir    string // stateDir
+	proc   string // "/proc"
+}
+
+// units is the host's systemd.
+type units struct {
+	exists  func(ctx context.Context, unit string) (bool, error)
+	restart func(ctx context.Context, unit string, limit time.Duration) error
+}
+
+// Run is the module: it does what the options say and reports. The result is valid also beside an error.
+func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.limit())
+	defer cancel()
+	result := Result{Containers: []Row{}}
+	if err := o.check(); err != nil {
+		return result, err
+	}
+	var set Set
+	f := &files{}
+	if !o.absent() {
+		var err error
+		if set.Manifest, f, err = openSet(o, stateDir, !call.CheckMode); err != nil {
+			return result, err
+		}
+		defer f.close()
+	}
+	e, err := engine.Connect(ctx, o.Engine, o.EngineSocket)
+	if err != nil {
+		return result, err
+	}
+	defer e.Close()
+	result.Engine = &EngineRow{Name: e.Name, Version: e.Version}
+	j := &job{engine: e, units: units{host.UnitExists, host.RestartUnit}, dir: stateDir, proc: "/proc"}
+	return j.run(ctx, o, call, set, f, result)
+}
+
+func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f *files, result Result) (Result, error) {
+	exist, err := j.engine.Names(ctx)
+	if err != nil {
+		return result, err
+	}
+	names, err := choose(o, exist)
+	if err != nil {
+		return result, err
+	}
+	if len(names) == 0 {
+		result.Msg = "this host has no kolla container that can carry QEMU: nothing to do"
+		return result, nil
+	}
+	if !call.CheckMode {
+		unlock, err := takeLock(ctx, j.dir)
+		if err != nil {
+			return result, err
+		}
+		defer unlock()
+	}
+	targets := j.observe(ctx, names)
+	defer func() {
+		for _, t := range targets {
+			t.close()
+		}
+	}()
+	if !o.absent() {
+		need := needed(set.Manifest, targets)
+		if !call.CheckMode {
+			if err := f.take(ctx, need); err != nil {
+				return result, err
+			}
+		}
+		var missing []patchset.Package
+		if set.Contents, missing, err = f.contents(need); err != nil {
+			return result, err
+		}
+		if len(missing) > 0 {
+			for _, p := range missing {
+				result.Missing = append(result.Missing, p.SHA256)
+			}
+			return result, fmt.Errorf("cannot go on without %d files of the patch set that this host does not have yet: nothing was changed", len(missing))
+		}
+	}
+	j.inspectFiles(ctx, o, set, targets)
+	return j.carryOut(ctx, o, call, set, f, targets, result)
+}
+
+// carryOut plans, applies unless it is check mode or some plan failed that would make a rollback necessary, and reports.
+func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Set, f *files, targets []*target, result Result) (Result, error) {
+	var seen []Seen
+	for _, t := range targets {
+		seen = append(seen, t.seen)
+	}
+	plans := MakePlan(o, set, seen)
+	var all []*work
+	unplanned := false
+	for i, p := range plans {
+		all = append(all, &work{target: targets[i], plan: p})
+		unplanned = unplanned || p.Failure != nil
+		if p.Note != "" {
+			result.Warnings = append(result.Warnings, p.Note)
+		}
+	}
+	if unplanned && o.OnError == OnErrorRollback {
+		// All or nothing: what cannot be done everywhere is begun nowhere.
+		for _, w := range all {
+			w.plan.Steps = nil
+			if w.plan.Failure == nil && w.plan.Status != Skipped {
+				w.plan.Status = Unchanged
+			}
+		}
+	} else if !call.CheckMode {
+		result.Warnings = append(result.Warnings, j.apply(ctx, o, set, f, all)...)
+	}
+	if !o.absent() && set.Variant == "disable_ofd" && slices.ContainsFunc(all, func(w *work) bool { return len(w.plan.Files) > 0 }) {
+		result.Warnings = append(result.Warnings, disableOFDWarning)
+	}
+	guests, warning := j.staleGuests(ctx, all)
+	if warning != "" {
+		result.Warnings = append(result.Warnings, warning)
+	}
+	return report(o, call, all, guests, result)
+}
+
+const disableOFDWarning = "the patch set's variant disable_ofd turns QEMU's own image locking off: two writers on one image are no longer kept apart; the variant fallback keeps locking wherever locks work"
+
+// staleGuests looks, in the container that runs the guests, for those with another program than its own.
+func (j *job) staleGuests(ctx context.Context, all []*work) (stale []Stale, warning string) {
+	i := slices.IndexFunc(all, func(w *work) bool { return kolla.RunsGuests(w.seen.Name) })
+	if i < 0 || all[i].root == nil {
+		return nil, ""
+	}
+	found, err := host.Guests(j.proc)
+	if err == nil && len(found) > 0 {
+		var root *os.Root // a restart gives it a new one
+		now, e := j.engine.Inspect(ctx, all[i].ID)
+		if e == nil {
+			root, e = j.engine.OpenRoot(ctx, now)
+		}
+		if err = e; err == nil {
+			found, err = host.Stale(found, root)
+			root.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Sprintf("cannot tell which guests still run an old program: %v", err)
+	}
+	for _, g := range found {
+		stale = append(stale, Stale{PID: g.PID, Guest: g.Name})
+	}
+	return stale, ""
+}
+
+// failures collects what went wrong in the containers into one error, nil if nothing did.
+func failures(rows []Row) error {
+	var all *multierror.Error
+	for _, r := range rows {
+		if r.Error != nil {
+			err := error(r.Error)
+			if r.Error.Hint != "" {
+				err = fmt.Errorf("%w (%s)", err, r.Error.Hint)
+			}
+			all = multierror.Append(all, err)
+		}
+	}
+	return all.ErrorOrNil()
+}

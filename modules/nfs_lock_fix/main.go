@@ -1,0 +1,10 @@
+// Command nfs_lock_fix is an Ansible module: it brings rebuilt QEMU packages into the kolla containers of its host, or
+// takes them back.
+package main
+
+import (
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/lockfix"
+)
+
+func main() { ansible.Main(spec, lockfix.Run) }

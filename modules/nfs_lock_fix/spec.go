@@ -1,0 +1,77 @@
+package main
+
+import "github.com/nfslock/ansible-collection-kolla/internal/ansible"
+
+var spec = ansible.Spec{
+	"state": {
+		Default: "present", Choices: []string{"present", "absent"},
+		Description: []string{
+			"V(present) installs the packages of the patch set that are installed in each container.",
+			"V(absent) installs the packages from before again, which this host kept, and removes the hold.",
+		},
+	},
+	"patch_set": {
+		Description: []string{
+			"Folder with C(manifest.yml) and the .deb files it names, on the controller, or on the target with O(remote_src=true).",
+			"Required with O(state=present). C(sftp://) addresses are refused for now.",
+		},
+	},
+	"remote_src": {
+		Type: ansible.Bool, Default: false,
+		Description: []string{"Whether O(patch_set) is a folder on the target."},
+	},
+	"manifest_sha256": {
+		Description: []string{"Refuse any manifest whose SHA-256 checksum, in lower-case hexadecimal, is another one."},
+	},
+	"sftp_private_key_file": {
+		Type:        ansible.Path,
+		Description: []string{"Private key on the target, for an sftp patch set. Not used yet."},
+	},
+	"sftp_known_hosts_file": {
+		Type:        ansible.Path,
+		Description: []string{"Known host keys on the target, for an sftp patch set. Not used yet."},
+	},
+	"containers": {
+		Type: ansible.List,
+		Description: []string{
+			"Names of containers to work in. Each must exist.",
+			"By default every container of kolla's that exists on the host and can carry QEMU: nova_libvirt, nova_compute, cinder_api, cinder_volume, cinder_scheduler, cinder_backup.",
+		},
+	},
+	"engine": {
+		Default: "auto", Choices: []string{"auto", "docker", "podman"},
+		Description: []string{"Container engine. V(podman) is refused for now."},
+	},
+	"engine_socket": {
+		Type:        ansible.Path,
+		Description: []string{"Unix socket of the engine, where it is not the usual one."},
+	},
+	"restart": {
+		Default: "auto", Choices: []string{"auto", "always", "never"},
+		Description: []string{
+			"V(auto) restarts nova_libvirt when its packages changed, V(always) in any case, V(never) leaves it to you. No other container needs it.",
+			"Running instances survive the restart. They keep the program they were started with until a hard reboot or a live migration: see RV(containers).",
+		},
+	},
+	"hold": {
+		Type: ansible.Bool, Default: true,
+		Description: []string{"Put the packages on hold, so that apt in the container does not replace them. V(false) leaves holds as they are."},
+	},
+	"on_error": {
+		Default: "rollback", Choices: []string{"rollback", "keep"},
+		Description: []string{
+			"V(rollback) brings all containers of the host back to the packages from before when one fails, and begins nowhere when one cannot be patched.",
+			"V(keep) leaves the containers that succeeded patched.",
+		},
+	},
+	"allow_version_change": {
+		Type: ansible.Bool, Default: false,
+		Description: []string{"Whether a package may be replaced by one that was built from another source version than the installed one."},
+	},
+	"timeout": {
+		Type: ansible.Int, Default: 900,
+		Description: []string{"Seconds that the whole run may take, waiting for another run on the same host included. A rollback may go on after it."},
+	},
+	"_manifest": {Internal: true},
+	"_uploads":  {Type: ansible.Dict, Internal: true},
+}
