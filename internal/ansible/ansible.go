@@ -70,7 +70,7 @@ func execute[O, R any](ctx context.Context, spec Spec, run func(context.Context,
 		}
 		r, err := run(ctx, o, call)
 		if cause := context.Cause(ctx); err != nil && cause != nil && errors.Is(err, context.Canceled) {
-			err = fmt.Errorf("%w (%v)", err, cause) // the cause names the signal
+			err = fmt.Errorf("%w (%w)", err, cause) // the cause names the signal
 		}
 		return r, err
 	})

@@ -264,23 +264,25 @@ func TestAFailureNeedsNoError(t *testing.T) {
 }
 
 func TestAPanicIsAFailureWithItsStack(t *testing.T) {
-	for name, run := range map[string]testRun{
-		"error": func(context.Context, testOptions, Call) (testResult, error) {
-			var m map[string]int
-			m["x"] = 1
-			return testResult{}, nil
-		},
-		"value": func(context.Context, testOptions, Call) (testResult, error) { panic("assignment") },
-		"while reporting": func(context.Context, testOptions, Call) (testResult, error) {
+	for _, test := range []struct {
+		name, want string
+		run        testRun
+	}{
+		{"of the runtime", "runtime error: index out of range [0] with length 0", func(_ context.Context, o testOptions, _ Call) (testResult, error) {
+			return testResult{Rows: []any{o.Containers[0]}}, nil
+		}},
+		{"of the module", "boom", func(context.Context, testOptions, Call) (testResult, error) { panic("boom") }},
+		{"while reporting", "bang", func(context.Context, testOptions, Call) (testResult, error) {
 			return testResult{Rows: []any{explosive{}}}, nil
-		},
+		}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			report := module(t, testSpec, `{}`, run)
-			msg, _ := report["msg"].(string)
-			exception, _ := report["exception"].(string)
-			if !strings.HasPrefix(msg, "internal error, please report it: assignment") || !strings.Contains(exception, "ansible_test.go") {
-				t.Errorf("msg %q, exception %q", msg, exception)
+		t.Run(test.name, func(t *testing.T) {
+			report := module(t, testSpec, `{}`, test.run)
+			if want := "internal error, please report it: " + test.want; report["msg"] != want {
+				t.Errorf("got %v, want %s", report["msg"], want)
+			}
+			if exception, _ := report["exception"].(string); !strings.Contains(exception, "ansible_test.go") {
+				t.Errorf("exception %q", exception)
 			}
 			if report["invocation"] == nil {
 				t.Error("no invocation")
@@ -291,7 +293,7 @@ func TestAPanicIsAFailureWithItsStack(t *testing.T) {
 
 type explosive struct{}
 
-func (explosive) MarshalJSON() ([]byte, error) { panic("assignment") }
+func (explosive) MarshalJSON() ([]byte, error) { panic("bang") }
 
 func TestAnImpossibleDefaultIsAFailure(t *testing.T) {
 	report := module(t, Spec{"x": {Default: math.Inf(1)}}, `{}`, nothing)
@@ -434,7 +436,7 @@ func TestAResultThatCannotBePrintedIsAFailure(t *testing.T) {
 func TestNearMisses(t *testing.T) {
 	spec := Spec{"patch_set": {}, "containers": {}, "on_error": {}, "hold": {}, "_manifest": {Internal: true}}
 	for key, want := range map[string]string{
-		"patchset": "patch_set", "PATCH-SET": "patch_set", "container": "containers", "conatiners": "containers",
+		"patchset": "patch_set", "PATCH-SET": "patch_set", "container": "containers", "contaners": "containers",
 		"onerror": "on_error", "holt": "hold", "hell": "", "cold": "hold", "manifest": "", "x": "", "": "", strings.Repeat("hold", 1000): "",
 	} {
 		got := spec.unknown(key).Error()

@@ -21,13 +21,13 @@ type Guest struct {
 }
 
 // Guests finds the QEMU processes below proc, usually "/proc", that live in a container: in another mount namespace than
-// process 1's. A guest of the host's own libvirt is not kolla's.
+// this program, which runs on the host itself. A guest of the host's own libvirt is not kolla's.
 func Guests(proc string) ([]Guest, error) {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list processes: %w", err)
 	}
-	own, err := os.Readlink(filepath.Join(proc, "1", "ns", "mnt"))
+	own, err := os.Readlink(filepath.Join(proc, "self", "ns", "mnt"))
 	if err != nil {
 		return nil, fmt.Errorf("cannot tell containers' processes from the host's: %w", err)
 	}

@@ -124,7 +124,7 @@ func verify(p Package, r io.Reader, w io.Writer) error {
 
 // cause drops the operation and path of a file error, for messages that name the file themselves.
 func cause(err error) error {
-	switch err := err.(type) {
+	switch err := err.(type) { //nolint:errorlint // one that is wrapped has words around it that must stay
 	case *os.PathError:
 		return err.Err
 	case *os.LinkError:

@@ -216,20 +216,29 @@ func (p *parser) document(data []byte) *yaml.Node {
 		p.errorf(0, "it is empty")
 		return nil
 	} else if err != nil {
-		p.errorf(0, "it is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		p.notYAML(err)
 		return nil
 	}
 	if err := dec.Decode(&second); err == nil {
 		p.errorf(second.Line, "a second document begins")
 		return nil
 	} else if !errors.Is(err, io.EOF) {
-		p.errorf(0, "it is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		p.notYAML(err)
 		return nil
 	}
 	if !p.plain(&doc) {
 		return nil
 	}
 	return doc.Content[0]
+}
+
+// notYAML says "near": yaml.v3 counts the line of some errors from 0.
+func (p *parser) notYAML(err error) {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if strings.HasPrefix(text, "line ") {
+		text = "near " + text
+	}
+	p.errorf(0, "it is not YAML: %s", text)
 }
 
 func (p *parser) plain(n *yaml.Node) bool {

@@ -119,19 +119,21 @@ func (s *Store) Open(p Package) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := s.root.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ELOOP) {
+	info, err := s.root.Lstat(name) // os.Root follows links, also with O_NOFOLLOW
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, missing
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read store %s: %w", s.dir, cause(err))
 	}
-	info, err := file.Stat()
+	if !info.Mode().IsRegular() || info.Size() != p.Size || ours(info) != nil {
+		return nil, missing
+	}
+	file, err := s.root.Open(name)
 	if err != nil {
-		file.Close()
 		return nil, fmt.Errorf("cannot read store %s: %w", s.dir, cause(err))
 	}
-	if !info.Mode().IsRegular() || info.Size() != p.Size || ours(info) != nil || Verify(p, file) != nil {
+	if err := Verify(p, file); err != nil {
 		file.Close()
 		return nil, missing
 	}
@@ -149,11 +151,11 @@ func (s *Store) Add(ctx context.Context, p Package, from string) error {
 		return err
 	}
 	defer file.Close()
-	return s.AddFrom(ctx, p, file)
+	return s.addFrom(ctx, p, file)
 }
 
-// AddFrom copies r into the store, checking size and checksum on the way. After an error nothing half copied is left.
-func (s *Store) AddFrom(ctx context.Context, p Package, r io.Reader) error {
+// addFrom copies r into the store, checking size and checksum on the way. After an error nothing half copied is left.
+func (s *Store) addFrom(ctx context.Context, p Package, r io.Reader) error {
 	name, err := storeName(p)
 	if err != nil {
 		return err
@@ -210,11 +212,11 @@ func (s *Store) sync() error {
 
 // free is asked after the half copied file is gone.
 func (s *Store) free() string {
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(s.dir, &fs); err != nil {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(s.dir, &st); err != nil {
 		return "how much is free is unknown"
 	}
-	return fmt.Sprintf("%d are free", uint64(fs.Bavail)*uint64(fs.Bsize))
+	return fmt.Sprintf("%d are free", st.Bavail*uint64(st.Bsize))
 }
 
 // storeName does not trust that the package came from ParseManifest.
@@ -236,7 +238,7 @@ func (u untilDone) Read(buf []byte) (int, error) {
 		return 0, err
 	}
 	n, err := u.r.Read(buf)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = fmt.Errorf("cannot read what is to be copied: %w", err)
 	}
 	return n, err

@@ -92,7 +92,7 @@ class ActionModule(ActionBase):
         try:
             folder = self._find_needle("files", patch_set)
         except AnsibleError as err:
-            raise AnsibleActionFail(f"cannot find the patch set {patch_set!r} on the controller: {err}") from err
+            raise AnsibleActionFail(f"cannot find the patch set {patch_set!r} on the controller: {err}") from None
         if not os.path.isdir(folder):
             raise AnsibleActionFail(f"cannot use the patch set {folder!r}: it is no folder")
         return folder
@@ -106,7 +106,7 @@ class ActionModule(ActionBase):
             with open(real, "rb") as manifest:
                 data = manifest.read(MANIFEST_MAX + 1)
         except OSError as err:
-            raise AnsibleActionFail(f"cannot read {path!r}: {err.strerror}") from err
+            raise AnsibleActionFail(f"cannot read {path!r}: {err.strerror}") from None
         finally:
             self._loader.cleanup_tmp_file(real)
         if len(data) > MANIFEST_MAX:
@@ -114,14 +114,14 @@ class ActionModule(ActionBase):
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as err:
-            raise AnsibleActionFail(f"cannot use {path!r}: byte {err.start + 1} is not UTF-8") from err
+            raise AnsibleActionFail(f"cannot use {path!r}: byte {err.start + 1} is not UTF-8") from None
 
     def _real_file(self, path):
         """The file, or where it is vaulted a decrypted copy, for which the caller calls cleanup_tmp_file."""
         try:
             return self._loader.get_real_file(path)
         except AnsibleError as err:
-            raise AnsibleActionFail(f"cannot read {path!r}: {err}") from err
+            raise AnsibleActionFail(f"cannot read {path!r}: {err}") from None
 
     def _rehearse(self, args, task_vars):
         before = self._task.check_mode
@@ -162,9 +162,9 @@ def files_by_checksum(manifest):
         listed = yaml.load(manifest, Loader=yaml.BaseLoader)["packages"]
         files = {package["sha256"]: (package["file"], int(package["size"])) for package in listed}
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as err:
-        raise AnsibleActionFail(f"cannot read the packages in {MANIFEST}: {err}") from err
-    for name, size in files.values():
-        if not FILE_NAME.fullmatch(name):
+        raise AnsibleActionFail(f"cannot read the packages in {MANIFEST}: {err}") from None
+    for name, _size in files.values():
+        if not isinstance(name, str) or not FILE_NAME.fullmatch(name):
             raise AnsibleActionFail(f"cannot upload {name!r}: {MANIFEST} may name only .deb files in its own folder")
     return files
 
@@ -179,7 +179,7 @@ def check_file(real, path, size, checksum):
                 length += len(block)
                 found.update(block)
     except OSError as err:
-        raise AnsibleActionFail(f"cannot read {path!r}: {err.strerror}") from err
+        raise AnsibleActionFail(f"cannot read {path!r}: {err.strerror}") from None
     if length != size:
         raise AnsibleActionFail(f"cannot upload {path!r}: it has {length} bytes, {MANIFEST} says {size}")
     if found.hexdigest() != checksum:

@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# Sourced by the scripts that need Python tools: virtual environments in the cache folder, made once per set of pins.
+
+venvs="${XDG_CACHE_HOME:-$HOME/.cache}/nfslock/venvs"
+
+# python_of VERSION: the interpreter's path, or nothing. A pyenv shim exists also for versions that are switched off.
+python_of() {
+    local candidate
+    for candidate in "python$1" "$HOME/.pyenv/versions/$1".*/bin/python3; do
+        if command -v "$candidate" >/dev/null && "$candidate" -c 'import ensurepip' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+}
+
+# venv NAME PYTHON REQUIREMENT...: makes $venvs/NAME unless it has just these requirements, and prints its bin folder.
+venv() {
+    local dir="$venvs/$1" python="$2" pins
+    shift 2
+    pins="$("$python" --version) $*"
+    mkdir -p "$venvs"
+    (
+        flock 9
+        if [ "$(cat "$dir/pins" 2>/dev/null)" != "$pins" ]; then
+            rm -rf "$dir"
+            "$python" -m venv "$dir"
+            "$dir/bin/pip" install --quiet --disable-pip-version-check "$@"
+            echo "$pins" >"$dir/pins"
+        fi
+    ) 9>"$dir.lock" >&2 || return
+    echo "$dir/bin"
+}

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Starts kolla's containers afresh, in the lab's shape.
+# usage: up.sh [--locks refused|none|fine] [--release RELEASE]
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+locks=refused release=bookworm
+while [ $# -gt 0 ]; do
+  case $1 in
+  --locks) locks=$2 ;;
+  --release) release=$2 ;;
+  *)
+    sed -n '2,3s/^# //p' "$0" >&2
+    exit 2
+    ;;
+  esac
+  shift 2
+done
+"$here/down.sh"
+run=$(mktemp -d /tmp/nfslock-lab-run.XXXXXX)
+mkdir "$run/run" "$run/kolla"
+chmod 755 "$run"
+echo '{"command": "sleep infinity", "config_files": [], "permissions": []}' >"$run/kolla/config.json"
+profile=()
+case $locks in
+fine) ;;
+refused | none) profile=(--security-opt "seccomp=$here/seccomp/locks-$locks.json") ;;
+*)
+  echo "up.sh: --locks is refused, none or fine, not $locks" >&2
+  exit 2
+  ;;
+esac
+
+# start NAME IMAGE USER HEALTH OPTION…
+start() {
+  local name=$1 image=$2 user=$3 health=$4
+  shift 4
+  docker run -d --name "$name" --label nfslock.lab=up --label "nfslock.lab.folder=$run" --network none --user "$user" \
+    -e KOLLA_CONFIG_STRATEGY=COPY_ALWAYS --health-cmd "$health" --health-interval 30s \
+    -v "$run/kolla:/var/lib/kolla/config_files:ro" "${profile[@]}" "$@" "nfslock-lab/$image:$release" >/dev/null
+}
+bind=(-v "$run/run:/run")
+start nova_libvirt nova-libvirt root 'pgrep -x sleep' --pid host "${bind[@]}" &
+start nova_compute nova-compute nova 'pgrep -x sleep' --ipc host "${bind[@]}" &
+wait
+start cinder_api cinder root 'pgrep -x sleep' &
+start cinder_volume cinder cinder "bash -c '</dev/tcp/127.0.0.1/5672'" --ipc host "${bind[@]}" &
+start cinder_scheduler cinder cinder 'pgrep -x sleep' &
+wait

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The tests on a real engine: starts one if none runs, makes images and packages if they are not kept yet, runs the shipped program
+# and real Ansible on five containers. usage: run.sh [go test's options, as -run TestScripts/idempotence]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+lab=tests/integration/lab
+$lab/engine.sh up
+eval "$($lab/engine.sh env)"
+trap '$lab/down.sh; $lab/engine.sh down' EXIT
+$lab/image.sh
+NFSLOCK_PATCH_SET=$($lab/patch-set.sh | tail -1)
+export NFSLOCK_PATCH_SET
+tests/integration/apt-install.sh dpkg-dev xz-utils
+go test -tags lab -count=1 -v ./tests/integration "$@"
+if [ $# -eq 0 ] && [ -x tests/ansible/run.sh ]; then tests/ansible/run.sh; fi

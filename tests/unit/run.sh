@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The action plugin's tests, on the oldest supported ansible-core, on the first with tagged data, and on the newest.
+# Arguments go to pytest. An interpreter that is not here is skipped by name; in CI (CI is set) it is a failure.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+. "$here/../ansible/venv.sh"
+
+ran=0 missing=()
+while read -r core python; do
+    interpreter="$(python_of "$python")"
+    if [ -z "$interpreter" ]; then
+        missing+=("python$python")
+        continue
+    fi
+    echo "== ansible-core $core, Python $python"
+    bin="$(venv "unit-$core-py$python" "$interpreter" "ansible-core==$core" pytest==9.2.0)"
+    PYTHONDONTWRITEBYTECODE=1 "$bin/python" -m pytest -q -p no:cacheprovider --rootdir "$here" "$@" "$here" </dev/null
+    ran=$((ran + 1))
+done <<'MATRIX'
+2.14.18 3.11
+2.19.14 3.11
+2.21.5 3.12
+2.21.5 3.13
+MATRIX
+
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "not run, because these are missing (with their venv module): ${missing[*]}" >&2
+    if [ "$ran" = 0 ] || [ -n "${CI:-}" ]; then exit 1; fi
+fi
