@@ -79,7 +79,7 @@ func execute[O, R any](ctx context.Context, spec Spec, run func(context.Context,
 // answer is the part of execute that is the same for all options and results, so that it is compiled once.
 func answer(args []string, stdout, stderr io.Writer, spec Spec, run func(options []byte, call Call) (any, error)) int {
 	if len(args) != 2 {
-		fmt.Fprintf(stderr, "usage: %s ARGS_FILE\nThis is an Ansible module: Ansible runs it with a JSON file of its options.\n", program(args))
+		_, _ = fmt.Fprintf(stderr, "usage: %s ARGS_FILE\nThis is an Ansible module: Ansible runs it with a JSON file of its options.\n", program(args))
 		return write(stdout, stderr, failure(fmt.Errorf("cannot read the options: the program needs one argument, the file that holds them, and has %d", max(len(args)-1, 0))))
 	}
 	// Two guards: this one for mistakes of the module's author, such as an impossible default, the one in respond for
@@ -289,7 +289,7 @@ func write(stdout, stderr io.Writer, report map[string]any) int {
 		report = map[string]any{"failed": true}
 	}
 	if _, err := stdout.Write(out.Bytes()); err != nil {
-		fmt.Fprintf(stderr, "cannot print the result: %v\n", err)
+		_, _ = fmt.Fprintf(stderr, "cannot print the result: %v\n", err)
 		return 1
 	}
 	if report["failed"] == true {

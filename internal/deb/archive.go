@@ -2,276 +2,286 @@ package deb
 
 import (
 	"archive/tar"
-	"bufio"
 	"bytes"
 	"crypto/md5"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"path"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
-// Archive is what the control member of a .deb says.
+// Archive is a .deb.
 type Archive struct {
 	Package Package
-	Md5sums map[string]string // by path without a leading slash
+	Md5sums map[string]string // path without leading slash → checksum in hex, as VerifyFiles takes it
+	// Missing are the paths of Md5sums that the .deb does not hold, sorted: a repacked package lacks what path-exclude
+	// had left out. Only CheckArchive knows them.
+	Missing []string
 }
 
-// windowLimit bounds what a decoder may remember, in bytes: xz's own level 9.
-const windowLimit = 64 << 20
-
-// ReadArchive reads a .deb up to the end of its control member.
+// ReadArchive reads the control part of a .deb, and no further.
 func ReadArchive(r io.Reader) (Archive, error) {
-	a, _, err := readControl(r)
-	return a, err
-}
-
-// CheckArchive reads the whole of a .deb: each name in its data stays in the tree, and each file that has a checksum has the right one.
-func CheckArchive(r io.Reader) (Archive, error) {
-	a, in, err := readControl(r)
+	a, _, err := readControlMember(r)
 	if err != nil {
-		return Archive{}, err
-	}
-	name, data, err := in.next()
-	if err == nil && !strings.HasPrefix(name, "data.tar") {
-		err = fmt.Errorf("its third member is %q, not data.tar", name)
-	}
-	if err == nil {
-		err = checkData(name, data, a.Md5sums)
-	}
-	if err != nil {
-		return Archive{}, fmt.Errorf("damaged .deb: %w", err)
+		return Archive{}, fmt.Errorf("cannot read the package: %w", err)
 	}
 	return a, nil
 }
 
-func readControl(r io.Reader) (a Archive, in *arReader, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("damaged .deb: %w", err)
-		}
-	}()
-	if in, err = newArReader(r); err != nil {
-		return a, nil, err
+// CheckArchive reads all of a .deb. An error means that it is damaged, or that it holds what no package should: a device,
+// a path that leaves the tree, a file that differs from its checksum.
+func CheckArchive(r io.Reader) (Archive, error) {
+	a, members, err := readControlMember(r)
+	if err == nil {
+		a.Missing, err = checkDataMember(members, a.Md5sums)
 	}
-	name, member, err := in.next()
 	if err != nil {
-		return a, nil, err
+		return Archive{}, fmt.Errorf("cannot read the package: %w", err)
 	}
-	format, err := io.ReadAll(io.LimitReader(member, 64))
-	if err != nil {
-		return a, nil, err
-	}
-	if name != "debian-binary" || !bytes.HasPrefix(format, []byte("2.")) {
-		return a, nil, fmt.Errorf("its first member is %q %.10q, not debian-binary 2.0", name, format)
-	}
-	if name, member, err = in.next(); err != nil {
-		return a, nil, err
-	}
-	if !strings.HasPrefix(name, "control.tar") {
-		return a, nil, fmt.Errorf("its second member is %q, not control.tar", name)
-	}
-	a, err = parseControl(name, member)
-	return a, in, err
+	return a, nil
 }
 
-func parseControl(name string, member io.Reader) (a Archive, err error) {
-	plain, done, err := unpack(name, member)
+// readControlMember demands the order that dpkg demands, see deb(5) and extracthalf in src/deb/extract.c.
+func readControlMember(r io.Reader) (Archive, *arReader, error) {
+	members, err := newArReader(r)
 	if err != nil {
-		return a, err
+		return Archive{}, nil, err
 	}
-	defer done()
-	files := tar.NewReader(bounded(plain, maxControl, "control.tar"))
-	for {
-		h, err := files.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return a, fmt.Errorf("control.tar: %w", err)
-		}
-		switch path.Clean(h.Name) {
+	if err := members.next(); err != nil {
+		return Archive{}, nil, unexpected(err)
+	}
+	if members.name != "debian-binary" || members.size > 64 {
+		return Archive{}, nil, errors.New("it does not begin with debian-binary")
+	}
+	version, err := io.ReadAll(members)
+	if err != nil {
+		return Archive{}, nil, err
+	}
+	if !bytes.HasPrefix(version, []byte("2.")) || !bytes.Contains(version, []byte("\n")) {
+		return Archive{}, nil, fmt.Errorf("its format %.10q is not 2.0", version)
+	}
+	if err := members.nextKnown("control.tar"); err != nil {
+		return Archive{}, nil, err
+	}
+	if members.size > maxControl {
+		return Archive{}, nil, fmt.Errorf("%s has more than %d bytes", members.name, maxControl)
+	}
+	var a Archive
+	err = eachTarEntry(members, maxControl, func(name string, h *tar.Header, content io.Reader) (err error) {
+		switch name {
 		case "control":
-			err = a.readFields(bounded(files, maxStanza, "the control file"))
+			a.Package, err = parseControl(content)
 		case "md5sums":
-			a.Md5sums, err = parseMd5sums(files)
+			a.Md5sums, err = parseMd5sums(content)
 		}
-		if err != nil {
-			return a, fmt.Errorf("control.tar: %w", err)
-		}
+		return err
+	})
+	if err != nil {
+		return Archive{}, nil, fmt.Errorf("%s: %w", members.name, err)
 	}
 	if a.Package.Name == "" {
-		return a, errors.New("control.tar: it has no control file")
+		return Archive{}, nil, fmt.Errorf("%s: it holds no control file", members.name)
 	}
-	return a, nil
+	return a, members, nil
 }
 
-func (a *Archive) readFields(r io.Reader) error {
-	list, err := ParseStatus(r)
-	if err != nil {
+// parseControl reads a control file. Its name, version and architecture are safe in a path, and as Debian's policy (5.6)
+// demands them, unlike those of a status file.
+func parseControl(r io.Reader) (Package, error) {
+	var p Package
+	count := 0
+	err := eachStanza(r, func(raw []byte) (err error) {
+		count++
+		p, err = parseStanza(raw)
 		return err
+	})
+	if err != nil {
+		return Package{}, fmt.Errorf("control: %w", err)
 	}
-	if len(list) != 1 {
-		return fmt.Errorf("the control file has %d stanzas, not one", len(list))
+	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+	switch {
+	case count != 1:
+		return Package{}, fmt.Errorf("control: %d stanzas, not one", count)
+	case len(p.Name) < 2 || !safeName(p.Name) || strings.Trim(p.Name, letters+"-+.") != "":
+		return Package{}, fmt.Errorf("control: invalid package name %.80q", p.Name)
+	case p.Architecture == "" || strings.Trim(p.Architecture, letters+"-") != "":
+		return Package{}, fmt.Errorf("control: invalid architecture %.80q", p.Architecture)
+	case p.Status != Status{}:
+		return Package{}, errors.New("control: it has the field Status")
 	}
-	a.Package = list[0]
-	if !safeName(a.Package.Name) || a.Package.Version == "" || a.Package.Architecture == "" {
-		return fmt.Errorf("the control file names no package: %q %q %q", a.Package.Name, a.Package.Version, a.Package.Architecture)
+	if err := checkVersion(p.Version); err != nil {
+		return Package{}, fmt.Errorf("control: invalid version %.80q: %w", p.Version, err)
 	}
-	return nil
+	return p, nil
 }
 
-func checkData(name string, member io.Reader, sums map[string]string) error {
-	plain, done, err := unpack(name, member)
+func checkDataMember(members *arReader, sums map[string]string) (missing []string, err error) {
+	if err := members.nextKnown("data.tar"); err != nil {
+		return nil, err
+	}
+	unseen := maps.Clone(sums)
+	sum := md5.New()
+	err = eachTarEntry(members, maxData, func(name string, h *tar.Header, content io.Reader) error {
+		want, listed := sums[name]
+		delete(unseen, name)
+		switch h.Typeflag {
+		case tar.TypeReg:
+			if !listed {
+				return nil
+			}
+			sum.Reset()
+			if _, err := copyBuffer(sum, content); err != nil {
+				return err
+			}
+			if hex.EncodeToString(sum.Sum(nil)) != want {
+				return fmt.Errorf("%q differs from its checksum", name)
+			}
+		case tar.TypeLink:
+			target, err := cleanName(h.Linkname)
+			if err != nil {
+				return err
+			}
+			if _, later := unseen[target]; listed && (later || sums[target] != want) {
+				return fmt.Errorf("%q is a link to %q, which has another checksum or comes later", name, target)
+			}
+		case tar.TypeDir, tar.TypeSymlink:
+			if listed {
+				return fmt.Errorf("%q has a checksum and is no file", name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", members.name, err)
+	}
+	for { // what follows may be anything, but it has to be whole
+		if err := members.next(); err == io.EOF {
+			return slices.Sorted(maps.Keys(unseen)), nil
+		} else if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// eachTarEntry unpacks the current member and hands over its entries, their names cleaned. It takes the kinds of entries
+// that dpkg knows (lib/dpkg/tarfn.c), except devices and pipes, and reads on to the end, where the checksums are.
+func eachTarEntry(member *arReader, limit int64, handle func(name string, h *tar.Header, content io.Reader) error) error {
+	_, suffix, _ := strings.Cut(member.name, ".tar")
+	plain, done, err := decompress(suffix, member)
 	if err != nil {
 		return err
 	}
 	defer done()
-	files := tar.NewReader(bounded(plain, maxData, "data.tar"))
+	plain = bounded(plain, limit, "the archive in it")
+	entries := tar.NewReader(plain)
 	for {
-		h, err := files.Next()
-		if errors.Is(err, io.EOF) {
+		h, err := entries.Next()
+		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("data.tar: %w", err)
+			return err
 		}
-		clean := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
-		if strings.Contains("/"+h.Name+"/", "/../") {
-			return fmt.Errorf("data.tar: %q leads out of the tree", h.Name)
+		name, err := cleanName(h.Name)
+		if err != nil {
+			return err
 		}
 		switch h.Typeflag {
-		case tar.TypeReg:
-			want, ok := sums[clean]
-			if !ok {
-				continue
-			}
-			sum := md5.New()
-			if _, err := io.Copy(sum, files); err != nil {
-				return fmt.Errorf("data.tar: %s: %w", clean, err)
-			}
-			if hex.EncodeToString(sum.Sum(nil)) != want {
-				return fmt.Errorf("data.tar: %s does not have the checksum that md5sums says", clean)
-			}
-		case tar.TypeDir, tar.TypeSymlink, tar.TypeLink:
+		case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink:
 		default:
-			return fmt.Errorf("data.tar: %s is neither file, link nor folder", clean)
+			return fmt.Errorf("%q is no file, folder or link (tar's type %q)", name, h.Typeflag)
+		}
+		if h.Format == tar.FormatPAX {
+			return fmt.Errorf("%q is in the PAX format, which dpkg does not know", name)
+		}
+		if err := handle(name, h, entries); err != nil {
+			return err
 		}
 	}
-	// The compressor's own checksum stands at its end.
-	if _, err := io.Copy(io.Discard, plain); err != nil {
-		return fmt.Errorf("data.tar: %w", err)
-	}
-	return nil
+	_, err = copyBuffer(io.Discard, plain)
+	return err
 }
 
-// unpack takes the compression from the member's name, as dpkg does. done frees what the decoder holds.
-func unpack(name string, r io.Reader) (plain io.Reader, done func(), err error) {
-	nothing := func() {}
-	_, kind, _ := strings.Cut(name, ".tar")
-	switch kind {
-	case "":
-		return r, nothing, nil
-	case ".gz":
-		plain, err = gzip.NewReader(r)
-	case ".xz":
-		in := bufio.NewReader(r)
-		if err := boundedXZ(in); err != nil {
-			return nil, nothing, fmt.Errorf("%s: %w", name, err)
-		}
-		plain, err = xz.NewReader(in)
-	case ".zst":
-		d, e := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(windowLimit))
-		if e == nil {
-			return d, d.Close, nil
-		}
-		err = e
-	default:
-		err = errors.New("its compression is not known")
-	}
-	if err != nil {
-		return nil, nothing, fmt.Errorf("%s: %w", name, err)
-	}
-	return plain, nothing, nil
-}
-
-// boundedXZ looks at the first block's dictionary size before the decoder allocates it: at most windowLimit, xz's own
-// level 9. The layout is in the .xz file format, sections 3.1 and 5.3.1.
-func boundedXZ(in *bufio.Reader) error {
-	head, err := in.Peek(12 + 8)
-	if err != nil {
-		return err
-	}
-	block := head[12:]
-	if block[0] == 0 || block[1]&0xc0 != 0 || block[1]&0x03 != 0 || block[2] != 0x21 || block[3] != 1 {
-		return nil // no block, or sizes or filters that dpkg-deb does not write: the decoder's own affair
-	}
-	bits := block[4]
-	if bits > 40 || uint64(2|bits&1)<<(bits/2+11) > windowLimit {
-		return errors.New("it needs more memory than is sensible")
-	}
-	return nil
-}
-
-// arReader reads the members of an ar archive one after the other: deb(5), ar(5).
+// arReader reads one member after the other, see ar(5). Its Read ends with the member; a file that ends before gives
+// io.ErrUnexpectedEOF.
 type arReader struct {
-	in   io.Reader
-	rest io.LimitedReader // of the current member
-	pad  bool
+	r          io.Reader
+	name       string // of the current member
+	size, left int64  // bytes
 }
 
 func newArReader(r io.Reader) (*arReader, error) {
 	magic := make([]byte, 8)
-	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != "!<arch>\n" {
-		return nil, errors.New("it is no ar archive")
+	if _, err := io.ReadFull(r, magic); err != nil {
+		return nil, fmt.Errorf("it ends within the first line: %w", unexpected(err))
 	}
-	return &arReader{in: r}, nil
+	if string(magic) != "!<arch>\n" {
+		return nil, errors.New("it is no .deb: it does not begin with !<arch>")
+	}
+	return &arReader{r: r}, nil
 }
 
-// next skips the rest of the current member. dpkg passes over members whose name begins with an underscore.
-func (a *arReader) next() (name string, member io.Reader, err error) {
+// next goes to the next member; io.EOF means that there is none.
+func (a *arReader) next() error {
+	if _, err := copyBuffer(io.Discard, a); err != nil {
+		return err
+	}
+	header := make([]byte, 60)
+	if a.size%2 == 1 { // members begin at even offsets
+		if _, err := io.ReadFull(a.r, header[:1]); err != nil {
+			return unexpected(err)
+		}
+	}
+	if _, err := io.ReadFull(a.r, header); err != nil {
+		if err != io.EOF {
+			err = fmt.Errorf("it ends within a header: %w", err)
+		}
+		return err
+	}
+	size, err := strconv.ParseUint(strings.TrimRight(string(header[48:58]), " "), 10, 63)
+	if err != nil || string(header[58:]) != "`\n" {
+		return fmt.Errorf("invalid header of a member: %.60q", header)
+	}
+	a.name = strings.TrimSuffix(strings.TrimRight(string(header[:16]), " "), "/")
+	a.size, a.left = int64(size), int64(size)
+	return nil
+}
+
+// nextKnown goes to the member that has to come next; dpkg skips those with an underscore.
+func (a *arReader) nextKnown(prefix string) error {
 	for {
-		if _, err := io.Copy(io.Discard, &a.rest); err != nil {
-			return "", nil, err
+		if err := a.next(); err != nil {
+			return fmt.Errorf("%s is missing: %w", prefix, unexpected(err))
 		}
-		if a.rest.N > 0 {
-			return "", nil, io.ErrUnexpectedEOF
+		if strings.HasPrefix(a.name, prefix) {
+			return nil
 		}
-		if a.pad {
-			if _, err := io.CopyN(io.Discard, a.in, 1); err != nil {
-				return "", nil, io.ErrUnexpectedEOF
-			}
-		}
-		var head [60]byte
-		if _, err := io.ReadFull(a.in, head[:]); err != nil {
-			return "", nil, fmt.Errorf("it ends before a member: %w", io.ErrUnexpectedEOF)
-		}
-		size, err := strconv.ParseInt(strings.TrimSpace(string(head[48:58])), 10, 64)
-		if err != nil || size < 0 || string(head[58:]) != "`\n" {
-			return "", nil, errors.New("a member's header is damaged")
-		}
-		name = strings.TrimSuffix(strings.TrimRight(string(head[:16]), " "), "/")
-		a.rest, a.pad = io.LimitedReader{R: a.in, N: size}, size%2 == 1
-		if !strings.HasPrefix(name, "_") {
-			return name, &exact{&a.rest}, nil
+		if !strings.HasPrefix(a.name, "_") {
+			return fmt.Errorf("member %q comes before %s", a.name, prefix)
 		}
 	}
 }
 
-// exact turns the end of the file within a member into an error.
-type exact struct{ r *io.LimitedReader }
-
-func (e *exact) Read(p []byte) (int, error) {
-	n, err := e.r.Read(p)
-	if errors.Is(err, io.EOF) && e.r.N > 0 {
-		return n, io.ErrUnexpectedEOF
+func (a *arReader) Read(p []byte) (int, error) {
+	if a.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := a.r.Read(p[:min(int64(len(p)), a.left)])
+	a.left -= int64(n)
+	if a.left > 0 {
+		err = unexpected(err)
 	}
 	return n, err
+}
+
+// unexpected turns an end into a premature one.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }

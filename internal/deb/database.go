@@ -2,6 +2,7 @@ package deb
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -52,14 +53,18 @@ func OpenDatabase(root *os.Root) (*Database, error) {
 			d.packages[i] = p
 			return nil
 		}
-		if i := d.replacedBy(p); update && i >= 0 {
-			delete(index, instance{p.Name, d.packages[i].Architecture})
-			d.packages[i] = p
-			index[instance{p.Name, p.Architecture}] = i
-			return nil
+		place := -1
+		if update {
+			place = d.replacedBy(p)
 		}
-		index[instance{p.Name, p.Architecture}] = len(d.packages)
-		d.packages = append(d.packages, p)
+		if place >= 0 {
+			delete(index, instance{p.Name, d.packages[place].Architecture})
+			d.packages[place] = p
+		} else {
+			place = len(d.packages)
+			d.packages = append(d.packages, p)
+		}
+		index[instance{p.Name, p.Architecture}] = place
 		return nil
 	})
 	if err != nil {
@@ -222,21 +227,23 @@ func (d *Database) infoBase(p Package) (string, error) {
 	return p.Name, nil
 }
 
-// parseMd5sums is as strict as lib/dpkg/db-fsys-digest.c.
 func parseMd5sums(r io.Reader) (map[string]string, error) {
 	sums := map[string]string{}
 	err := eachLine(r, func(line string) error {
-		if len(line) < 35 || line[32:34] != "  " || strings.Trim(line[:32], "0123456789abcdefABCDEF") != "" {
-			return fmt.Errorf("no checksum in %.80q", line)
-		}
-		name, err := cleanName(line[34:])
-		if err != nil {
-			return err
-		}
-		sums[name] = strings.ToLower(line[:32])
-		return nil
+		name, sum, err := parseMd5sum(line)
+		sums[name] = sum
+		return err
 	})
 	return sums, err
+}
+
+// parseMd5sum is as strict as lib/dpkg/db-fsys-digest.c.
+func parseMd5sum(line string) (name, sum string, err error) {
+	if len(line) < 35 || line[32:34] != "  " || strings.Trim(line[:32], "0123456789abcdefABCDEF") != "" {
+		return "", "", fmt.Errorf("no checksum in %.80q", line)
+	}
+	name, err = cleanName(line[34:])
+	return name, strings.ToLower(line[:32]), err
 }
 
 // eachLine hands over the lines of one of dpkg's listings, without their ends.
@@ -244,7 +251,7 @@ func eachLine(r io.Reader, handle func(string) error) error {
 	lines := bufio.NewScanner(bounded(r, maxListing, "the file"))
 	for lines.Scan() {
 		if err := handle(lines.Text()); err != nil {
-			return err
+			return cmp.Or(lines.Err(), err) // the line that a read error cuts off is handed over too
 		}
 	}
 	return lines.Err()
@@ -252,14 +259,13 @@ func eachLine(r io.Reader, handle func(string) error) error {
 
 // cleanName makes a path of dpkg's, "./usr/bin/x" or "/usr/bin/x", one below the root: usr/bin/x. The root itself is ".".
 func cleanName(name string) (string, error) {
-	clean := path.Clean("./" + name)
+	if name == "" || strings.ContainsAny(name, "\n\x00") {
+		return "", fmt.Errorf("invalid path %.80q", name)
+	}
 	for part := range strings.SplitSeq(name, "/") {
 		if part == ".." {
-			return "", fmt.Errorf("path %q leaves the tree", name)
+			return "", fmt.Errorf("path %.80q leaves the tree", name)
 		}
 	}
-	if name == "" || strings.ContainsAny(name, "\n\x00") {
-		return "", fmt.Errorf("invalid path %q", name)
-	}
-	return clean, nil
+	return path.Clean("./" + name), nil
 }

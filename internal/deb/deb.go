@@ -24,11 +24,11 @@ const (
 type boundedReader struct {
 	r    io.Reader
 	left int64
-	what string
+	err  error
 }
 
 func bounded(r io.Reader, limit int64, what string) *boundedReader {
-	return &boundedReader{r, limit, fmt.Sprintf("%s has more than %d bytes", what, limit)}
+	return &boundedReader{r, limit, fmt.Errorf("%s has more than %d bytes", what, limit)}
 }
 
 func (b *boundedReader) Read(p []byte) (int, error) {
@@ -38,7 +38,7 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	b.left -= int64(n)
 	if b.left < 0 {
-		return 0, fmt.Errorf("%s", b.what)
+		return 0, b.err
 	}
 	return n, err
 }

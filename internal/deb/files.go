@@ -26,6 +26,12 @@ type FileProblem struct {
 	Cause string // of an unreadable one
 }
 
+// comparison is a FileProblem, or none if it has no Kind.
+type comparison struct {
+	FileProblem
+	sum string // MD5 of an altered file in hex, "" if there is something else in its place
+}
+
 func (p FileProblem) String() string {
 	if p.Cause != "" {
 		return p.Path + " is " + p.Kind + ": " + p.Cause
@@ -37,12 +43,31 @@ func (p FileProblem) String() string {
 // an Archive have them. What the root's own dpkg leaves out by path-exclude is not missing. Configuration files belong to
 // the user, and no package lists them there. All processors are used; the problems are sorted by path.
 func (d *Database) VerifyFiles(ctx context.Context, p Package, want map[string]string) ([]FileProblem, error) {
+	files, err := d.compareFiles(ctx, p, want)
+	if err != nil {
+		return nil, fmt.Errorf("cannot verify the files of %s: %w", p.Name, err)
+	}
+	return onlyProblems(files), nil
+}
+
+func onlyProblems(files []comparison) []FileProblem {
+	var problems []FileProblem
+	for _, f := range files {
+		if f.Kind != "" {
+			problems = append(problems, f.FileProblem)
+		}
+	}
+	return problems
+}
+
+// compareFiles compares each file, sorted by path.
+func (d *Database) compareFiles(ctx context.Context, p Package, want map[string]string) ([]comparison, error) {
 	diversions, err := d.diversions()
 	if err != nil {
 		return nil, err
 	}
 	names := slices.Sorted(maps.Keys(want))
-	problems := make([]FileProblem, len(names))
+	files := make([]comparison, len(names))
 	var next atomic.Int64
 	var wait sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(names)) {
@@ -52,52 +77,56 @@ func (d *Database) VerifyFiles(ctx context.Context, p Package, want map[string]s
 				if i >= len(names) {
 					return
 				}
-				problems[i] = d.verifyFile(ctx, divert(diversions, names[i], p.Name), want[names[i]])
-				problems[i].Path = "/" + names[i]
+				files[i] = d.compareFile(ctx, divert(diversions, names[i], p.Name), want[names[i]])
+				files[i].Path = "/" + names[i]
 			}
 		})
 	}
 	wait.Wait()
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("cannot verify the files of %s: %w", p.Name, err)
+		return nil, err
 	}
-	return d.withoutExcluded(problems)
-}
-
-// verifyFile returns the kind and cause of a problem, "" if there is none.
-func (d *Database) verifyFile(ctx context.Context, name, want string) FileProblem {
-	f, _, err := openRegular(d.root, name)
-	if err == nil {
-		defer f.Close()
-		sum := md5.New()
-		_, err = copyBuffer(sum, contextReader{ctx, f})
-		if err == nil && hex.EncodeToString(sum.Sum(nil)) != want {
-			err = errNotRegular
+	for i := range files {
+		if files[i].Kind != "missing" {
+			continue
+		}
+		rules, err := d.rules()
+		if err != nil {
+			return nil, err
+		}
+		if rules.excludes(files[i].Path) {
+			files[i].Kind = ""
 		}
 	}
+	return files, nil
+}
+
+func (d *Database) compareFile(ctx context.Context, place, want string) (c comparison) {
+	sum, err := d.sumFile(ctx, place)
 	switch {
-	case err == nil:
-		return FileProblem{}
-	case errors.Is(err, errNotRegular):
-		return FileProblem{Kind: "altered"}
+	case err == nil && sum == want:
+	case err == nil, errors.Is(err, errNotRegular):
+		c.Kind, c.sum = "altered", sum
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		return FileProblem{Kind: "missing"}
+		c.Kind = "missing"
+	default:
+		c.Kind, c.Cause = "unreadable", err.Error()
 	}
-	return FileProblem{Kind: "unreadable", Cause: err.Error()}
+	return c
 }
 
-// withoutExcluded drops what is no problem: entries without a kind, and missing files that the path rules leave out.
-func (d *Database) withoutExcluded(problems []FileProblem) ([]FileProblem, error) {
-	var failed error
-	problems = slices.DeleteFunc(problems, func(p FileProblem) bool {
-		if p.Kind != "missing" || failed != nil {
-			return p.Kind == ""
-		}
-		var rules pathRules
-		rules, failed = d.rules()
-		return rules.excludes(p.Path)
-	})
-	return problems, failed
+// sumFile is the MD5 of a file in hex.
+func (d *Database) sumFile(ctx context.Context, place string) (string, error) {
+	f, _, err := openRegular(d.root, place)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := md5.New()
+	if _, err := copyBuffer(sum, contextReader{ctx, f}); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 var errNotRegular = errors.New("not a regular file")

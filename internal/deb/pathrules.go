@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -162,9 +163,13 @@ func matchBracket(pattern string, c rune) (in bool, width int) {
 		if pattern[i] == ']' && !first {
 			return in != negated, i + 1
 		}
-		if class, rest, ok := bracketClass(pattern[i:]); ok {
+		if name, ok := className(pattern[i:]); ok {
+			class, known := classes[name]
+			if !known {
+				return false, 1 // nothing matches, whatever else is there
+			}
 			in = in || class(c)
-			i = len(pattern) - len(rest)
+			i += len("[:") + len(name) + len(":]")
 			continue
 		}
 		low, next, ok := bracketRune(pattern, i)
@@ -198,28 +203,24 @@ func bracketRune(pattern string, i int) (c rune, next int, ok bool) {
 	return c, i + size, true
 }
 
-// bracketClass reads [:alpha:] and its kind, of ASCII alone.
-func bracketClass(pattern string) (class func(rune) bool, rest string, ok bool) {
-	if !strings.HasPrefix(pattern, "[:") {
-		return nil, "", false
-	}
-	name, rest, ok := strings.Cut(pattern[2:], ":]")
-	characters, known := classes[name]
-	if !ok || !known {
-		return nil, "", false
-	}
-	return func(c rune) bool {
-		for ; len(characters) > 0; characters = characters[2:] {
-			if rune(characters[0]) <= c && c <= rune(characters[1]) {
-				return true
-			}
-		}
-		return false
-	}, rest, true
+// className finds the alpha of [:alpha:].
+func className(pattern string) (name string, ok bool) {
+	rest, ok := strings.CutPrefix(pattern, "[:")
+	name, _, ended := strings.Cut(rest, ":]")
+	return name, ok && ended && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz") == ""
 }
 
-// classes lists the ranges, from and to, of each.
-var classes = map[string]string{
-	"alnum": "09AZaz", "alpha": "AZaz", "blank": "  \t\t", "cntrl": "\x00\x1f\x7f\x7f", "digit": "09", "graph": "!~",
-	"lower": "az", "print": " ~", "punct": "!/:@[`{~", "space": "  \t\r", "upper": "AZ", "xdigit": "09AFaf",
+var classes = map[string]func(rune) bool{
+	"alnum":  func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) },
+	"alpha":  unicode.IsLetter,
+	"blank":  func(c rune) bool { return c == ' ' || c == '\t' },
+	"cntrl":  unicode.IsControl,
+	"digit":  func(c rune) bool { return '0' <= c && c <= '9' },
+	"graph":  func(c rune) bool { return unicode.IsGraphic(c) && !unicode.IsSpace(c) },
+	"lower":  unicode.IsLower,
+	"print":  unicode.IsGraphic,
+	"punct":  func(c rune) bool { return unicode.IsPunct(c) || unicode.IsSymbol(c) },
+	"space":  unicode.IsSpace,
+	"upper":  unicode.IsUpper,
+	"xdigit": func(c rune) bool { return strings.ContainsRune("0123456789abcdefABCDEF", c) },
 }

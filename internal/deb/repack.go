@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,104 +18,166 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// Repacked tells what was not as the distribution had shipped it.
-type Repacked struct {
+// RepackReport tells how far the files of a package were not as it had delivered them. An altered file is repacked as it
+// is, a missing one is not there.
+type RepackReport struct {
 	Problems []FileProblem
 }
 
-// dropped are the fields that dpkg adds to a control file when it installs it.
-var dropped = []string{"status", "config-version", "conffiles", "triggers-awaited", "triggers-pending"}
-
-// Repack writes the installed package, as it stands in the root, as a .deb: control fields from the status file, scripts and lists
-// from info/, files with owner, mode, time and links. It is gzip'd, so that every dpkg reads it. The same input gives the
-// same bytes. Not kept: extended attributes (no QEMU package has any), and what path-exclude left out.
-func (d *Database) Repack(ctx context.Context, p Package, w io.WriteSeeker) (Repacked, error) {
-	var r Repacked
-	sums, err := d.Md5sums(p)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return r, err
+// Repack writes a .deb of an installed package as it stands in the root: its fields from the status file, its scripts and
+// lists from info/, its files with owner, mode, time, hard and symbolic links. The same input gives the same bytes. Files
+// that path-exclude left out are not in it. Its md5sums differ from the installed ones only where files do, so that
+// CheckArchive and VerifyFiles can be asked about the package as it is.
+//
+// Extended attributes are left out, as dpkg has no place for them (capabilities are set by maintainer scripts). Owners
+// are as seen here: a root inside a user namespace would give the ids from outside. A configuration file is packed with
+// the user's changes, and dpkg will then hold these for the package's own.
+func (d *Database) Repack(ctx context.Context, p Package, w io.WriteSeeker) (RepackReport, error) {
+	report, err := d.repack(ctx, p, w)
+	if err != nil {
+		return RepackReport{}, fmt.Errorf("cannot repack %s %s: %w", p.Name, p.Version, err)
 	}
-	if r.Problems, err = d.VerifyFiles(ctx, p, sums); err != nil {
-		return r, err
-	}
-	if _, err := io.WriteString(w, "!<arch>\n"); err != nil {
-		return r, err
-	}
-	if err := writeMember(w, "debian-binary", func(w io.Writer) error {
-		_, err := io.WriteString(w, "2.0\n")
-		return err
-	}); err != nil {
-		return r, err
-	}
-	if err := writeMember(w, "control.tar.gz", zipped(func(t *tar.Writer) error { return d.writeControl(t, p) })); err != nil {
-		return r, fmt.Errorf("cannot repack %s: %w", p.Name, err)
-	}
-	if err := writeMember(w, "data.tar.gz", zipped(func(t *tar.Writer) error { return d.writeData(ctx, t, p) })); err != nil {
-		return r, fmt.Errorf("cannot repack %s: %w", p.Name, err)
-	}
-	return r, nil
+	return report, nil
 }
 
-// writeMember writes a member whose length is known only afterwards.
+func (d *Database) repack(ctx context.Context, p Package, w io.WriteSeeker) (RepackReport, error) {
+	base, err := d.infoBase(p)
+	if err != nil {
+		return RepackReport{}, err
+	}
+	sums, err := d.Md5sums(p)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a package of links only has none
+		return RepackReport{}, err
+	}
+	files, err := d.compareFiles(ctx, p, sums)
+	if err != nil {
+		return RepackReport{}, err
+	}
+	fields, err := d.controlFields(p)
+	if err != nil {
+		return RepackReport{}, err
+	}
+	problems := onlyProblems(files)
+	if i := slices.IndexFunc(problems, func(f FileProblem) bool { return f.Kind == "unreadable" }); i >= 0 {
+		return RepackReport{}, errors.New(problems[i].String())
+	}
+	if _, err := io.WriteString(w, "!<arch>\n"); err != nil {
+		return RepackReport{}, err
+	}
+	err = writeMember(w, "debian-binary", func(w io.Writer) error {
+		_, err := io.WriteString(w, "2.0\n")
+		return err
+	})
+	if err != nil {
+		return RepackReport{}, err
+	}
+	err = writeTarMember(w, "control.tar.gz", func(t *tar.Writer) error { return d.packControl(t, base, fields, files) })
+	if err != nil {
+		return RepackReport{}, err
+	}
+	err = writeTarMember(w, "data.tar.gz", func(t *tar.Writer) error { return d.packData(ctx, t, p, base) })
+	if err != nil {
+		return RepackReport{}, err
+	}
+	return RepackReport{problems}, nil
+}
+
+// writeMember writes a member of an ar archive, whose size is known only afterwards.
 func writeMember(w io.WriteSeeker, name string, content func(io.Writer) error) error {
-	header := func(size int64) error {
-		_, err := fmt.Fprintf(w, "%-16s%-12d%-6d%-6d%-8o%-10d`\n", name, 0, 0, 0, 0o100644, size)
+	start, err := w.Seek(0, io.SeekCurrent)
+	if err != nil {
 		return err
 	}
-	at, err := w.Seek(0, io.SeekCurrent)
-	if err != nil {
+	header := func(size int64) error {
+		_, err := fmt.Fprintf(w, "%-16s%-12d%-6d%-6d%-8o%-10d`\n", name, 0, 0, 0, 0o100644, size)
 		return err
 	}
 	if err := header(0); err != nil {
 		return err
 	}
-	out := bufio.NewWriterSize(w, 256<<10)
-	if err := content(out); err != nil {
+	buffered := bufio.NewWriterSize(w, 64<<10)
+	if err := content(buffered); err != nil {
 		return err
 	}
-	if err := out.Flush(); err != nil {
+	if err := buffered.Flush(); err != nil {
 		return err
 	}
 	end, err := w.Seek(0, io.SeekCurrent)
 	if err != nil {
 		return err
 	}
-	size := end - at - 60
-	if _, err := w.Seek(at, io.SeekStart); err != nil {
+	size := end - start - 60
+	if size%2 == 1 {
+		if _, err := io.WriteString(w, "\n"); err != nil {
+			return err
+		}
+		end++
+	}
+	if _, err := w.Seek(start, io.SeekStart); err != nil {
 		return err
 	}
 	if err := header(size); err != nil {
 		return err
 	}
-	if _, err := w.Seek(end, io.SeekStart); err != nil {
-		return err
-	}
-	if size%2 == 1 {
-		_, err = w.Write([]byte{'\n'})
-	}
+	_, err = w.Seek(end, io.SeekStart)
 	return err
 }
 
-func zipped(content func(*tar.Writer) error) func(io.Writer) error {
-	return func(w io.Writer) error {
+// writeTarMember compresses fast, and so that every dpkg can read it.
+func writeTarMember(w io.WriteSeeker, name string, pack func(*tar.Writer) error) error {
+	return writeMember(w, name, func(w io.Writer) error {
 		z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
 		if err != nil {
 			return err
 		}
 		t := tar.NewWriter(z)
-		return errors.Join(content(t), t.Close(), z.Close())
-	}
+		if err := pack(t); err != nil {
+			return err
+		}
+		if err := t.Close(); err != nil {
+			return err
+		}
+		return z.Close()
+	})
 }
 
-func (d *Database) writeControl(t *tar.Writer, p Package) error {
-	fields, err := d.control(p)
+// controlFields makes a control file of the package's stanza: it leaves out what dpkg adds on installing.
+func (d *Database) controlFields(p Package) ([]byte, error) {
+	var stanza []byte
+	begin := func() { stanza = nil }
+	err := eachRecord(d.root, begin, func(raw []byte, _ bool) error {
+		if !bytes.Contains(raw, []byte(p.Name)) {
+			return nil
+		}
+		q, err := parseStatusStanza(raw)
+		if err == nil && q.Name == p.Name && q.Architecture == p.Architecture {
+			stanza = nil
+			if q.Version == p.Version {
+				stanza = bytes.Clone(raw)
+			}
+		}
+		return err
+	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := writeFile(t, "./control", 0o644, fields); err != nil {
-		return err
+	if stanza == nil {
+		return nil, errors.New("the dpkg database has it no longer")
 	}
-	base, err := d.infoBase(p)
+	var fields []byte
+	err = eachField(stanza, func(name, field []byte) error {
+		switch strings.ToLower(string(name)) {
+		case "status", "conffiles", "config-version", "triggers-pending", "triggers-awaited":
+		default:
+			fields = append(fields, field...)
+		}
+		return nil
+	})
+	return fields, err
+}
+
+func (d *Database) packControl(t *tar.Writer, base string, fields []byte, files []comparison) error {
+	err := writeEntry(t, &tar.Header{Name: "./control", Mode: 0o644, Size: int64(len(fields))}, bytes.NewReader(fields))
 	if err != nil {
 		return err
 	}
@@ -123,161 +186,172 @@ func (d *Database) writeControl(t *tar.Writer, p Package) error {
 		return err
 	}
 	for _, name := range names {
-		kind, ok := strings.CutPrefix(name, base+".")
-		if !ok || kind == "list" || strings.Contains(kind, ".") {
+		kind, found := strings.CutPrefix(name, base+".")
+		if !found || strings.Contains(kind, ".") || kind == "list" || kind == "control" {
 			continue
 		}
-		file, info, err := openRegular(d.root, infoDir+"/"+name)
+		f, info, err := openRegular(d.root, path.Join(infoDir, name))
 		if err != nil {
 			return err
 		}
-		text, err := io.ReadAll(bounded(file, maxListing, name))
-		file.Close()
-		if err != nil {
-			return err
+		h := &tar.Header{Name: "./" + kind, Mode: int64(info.Mode().Perm()), Size: info.Size(), ModTime: info.ModTime()}
+		var content io.Reader = f
+		if kind == "md5sums" {
+			var text []byte
+			text, err = updatedMd5sums(f, files)
+			h.Size, content = int64(len(text)), bytes.NewReader(text)
 		}
-		if err := writeFile(t, "./"+kind, int64(info.Mode().Perm()), text); err != nil {
-			return err
+		if err == nil {
+			err = writeEntry(t, h, content)
+		}
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("%s/%s: %w", infoDir, name, err)
 		}
 	}
 	return nil
 }
 
-// writeFile adds a file of the control member. It has no time, so that two repacks are the same.
-func writeFile(t *tar.Writer, name string, mode int64, text []byte) error {
-	h := tar.Header{Name: name, Mode: mode, Size: int64(len(text)), Typeflag: tar.TypeReg, ModTime: time.Unix(0, 0), Format: tar.FormatGNU}
-	if err := t.WriteHeader(&h); err != nil {
-		return err
-	}
-	_, err := t.Write(text)
-	return err
-}
-
-// control is the package's stanza without dpkg's own fields.
-func (d *Database) control(p Package) (text []byte, err error) {
-	err = eachRecord(d.root, func() { text = nil }, func(raw []byte, _ bool) error {
-		q, err := parseStatusStanza(raw)
-		if err == nil && q.Name == p.Name && q.Architecture == p.Architecture {
-			text = append(bytes.TrimSpace(bytes.Clone(raw)), '\n') // the last one counts
+// updatedMd5sums gives altered files the sum that they have and drops those that are missing or no longer files.
+func updatedMd5sums(r io.Reader, files []comparison) ([]byte, error) {
+	var text []byte
+	err := eachLine(r, func(line string) error {
+		name, _, err := parseMd5sum(line)
+		if err != nil {
+			return err
 		}
-		return err
+		i, found := slices.BinarySearchFunc(files, "/"+name, func(c comparison, path string) int { return strings.Compare(c.Path, path) })
+		if found && files[i].Kind != "" {
+			if files[i].sum == "" {
+				return nil
+			}
+			line = files[i].sum + line[32:]
+		}
+		text = append(append(text, line...), '\n')
+		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	keep := true
-	for line := range bytes.Lines(text) {
-		if line[0] != ' ' && line[0] != '\t' {
-			key, _, _ := bytes.Cut(line, []byte{':'})
-			keep = !slices.Contains(dropped, strings.ToLower(string(key)))
-		}
-		if keep {
-			out.Write(line)
-		}
-	}
-	if out.Len() == 0 {
-		return nil, errors.New("it is gone from the dpkg database")
-	}
-	return out.Bytes(), nil
+	return text, err
 }
 
-func (d *Database) writeData(ctx context.Context, t *tar.Writer, p Package) error {
+// packData packs what the package's list names, in its order.
+func (d *Database) packData(ctx context.Context, t *tar.Writer, p Package, base string) error {
 	diversions, err := d.diversions()
 	if err != nil {
 		return err
 	}
-	base, err := d.infoBase(p)
+	f, _, err := openRegular(d.root, path.Join(infoDir, base+".list"))
 	if err != nil {
 		return err
 	}
-	file, _, err := openRegular(d.root, infoDir+"/"+base+".list")
-	if err != nil {
-		return err
-	}
-	text, err := io.ReadAll(bounded(file, maxListing, base+".list"))
-	file.Close()
-	if err != nil {
-		return err
-	}
-	paths := strings.Split(strings.TrimSpace(string(text)), "\n")
-	parents := map[string]bool{}
-	for _, path := range paths {
-		if i := strings.LastIndexByte(path, '/'); i > 0 {
-			parents[path[:i]] = true
+	defer f.Close()
+	var names []string
+	folders := map[string]bool{} // what has something below it
+	err = eachLine(f, func(line string) error {
+		name, err := cleanName(line)
+		names = append(names, name)
+		for dir := path.Dir(name); !folders[dir]; dir = path.Dir(dir) {
+			folders[dir] = true
 		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("%s/%s.list: %w", infoDir, base, err)
 	}
-	links := map[[2]uint64]string{}
-	for _, path := range paths {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := d.writeEntry(t, path, divert(diversions, strings.TrimPrefix(path, "/"), p.Name), parents[path], links); err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+	links := map[inode]string{}
+	for _, name := range names {
+		if err := d.packFile(ctx, t, name, divert(diversions, name, p.Name), folders[name], links); err != nil {
+			return fmt.Errorf("/%s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// writeEntry adds one path of the package's list. One that is not there is left out. On a system with merged /usr, /lib
-// is a link; the package has it as a folder.
-func (d *Database) writeEntry(t *tar.Writer, path, at string, parent bool, links map[[2]uint64]string) error {
-	name := strings.TrimPrefix(path, "/")
-	if at == "" {
-		at = "."
+type inode struct{ device, number uint64 }
+
+// packFile packs one file, of whatever kind, that lies at place. A package's folder that is a link in the root, such as
+// /lib since /usr was merged, is packed as the folder that the link leads to.
+func (d *Database) packFile(ctx context.Context, t *tar.Writer, name, place string, folder bool, links map[inode]string) error {
+	stat := d.root.Lstat
+	if folder {
+		stat = d.root.Stat
 	}
-	info, err := d.root.Lstat(at)
-	if err == nil && parent && info.Mode()&fs.ModeSymlink != 0 {
-		info, err = d.root.Stat(at)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
+	info, err := stat(place)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	st := info.Sys().(*syscall.Stat_t)
-	h := &tar.Header{
-		Name: "./" + strings.TrimPrefix(name, "."), Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid),
-		ModTime: time.Unix(info.ModTime().Unix(), 0), Format: tar.FormatGNU,
-	}
-	switch {
-	case info.IsDir():
-		h.Typeflag = tar.TypeDir
-		if !strings.HasSuffix(h.Name, "/") {
-			h.Name += "/"
-		}
-		return t.WriteHeader(h)
-	case info.Mode()&fs.ModeSymlink != 0:
-		h.Typeflag = tar.TypeSymlink
-		if h.Linkname, err = d.root.Readlink(at); err != nil {
+	switch info.Mode().Type() {
+	case fs.ModeDir:
+		return writeEntry(t, fileHeader(name, info), nil)
+	case fs.ModeSymlink:
+		h := fileHeader(name, info)
+		if h.Linkname, err = d.root.Readlink(place); err != nil {
 			return err
 		}
-		return t.WriteHeader(h)
-	case !info.Mode().IsRegular():
+		return writeEntry(t, h, nil)
+	case 0:
+	default:
 		return errNotRegular
 	}
-	if st.Nlink > 1 {
-		id := [2]uint64{uint64(st.Dev), st.Ino}
-		if first, ok := links[id]; ok {
-			h.Typeflag, h.Linkname = tar.TypeLink, first
-			return t.WriteHeader(h)
-		}
-		links[id] = h.Name
-	}
-	return d.copyFile(t, h, at)
-}
-
-func (d *Database) copyFile(t *tar.Writer, h *tar.Header, at string) error {
-	file, info, err := openRegular(d.root, at) // what is open now counts, whatever was seen before
+	f, info, err := openRegular(d.root, place)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	h.Typeflag, h.Size = tar.TypeReg, info.Size()
+	defer f.Close()
+	h := fileHeader(name, info)
+	if s := info.Sys().(*syscall.Stat_t); s.Nlink > 1 {
+		id := inode{s.Dev, s.Ino}
+		if first, found := links[id]; found {
+			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
+			return writeEntry(t, h, nil)
+		}
+		links[id] = h.Name
+	}
+	return writeEntry(t, h, contextReader{ctx, f})
+}
+
+func fileHeader(name string, info fs.FileInfo) *tar.Header {
+	s := info.Sys().(*syscall.Stat_t)
+	h := &tar.Header{
+		Name:    "./" + name,
+		Mode:    int64(s.Mode & 0o7777),
+		Uid:     int(s.Uid),
+		Gid:     int(s.Gid),
+		ModTime: info.ModTime(),
+	}
+	if name == "." {
+		h.Name = "./"
+	}
+	switch info.Mode().Type() {
+	case fs.ModeDir:
+		h.Typeflag = tar.TypeDir
+		h.Name = strings.TrimSuffix(h.Name, "/") + "/"
+	case fs.ModeSymlink:
+		h.Typeflag = tar.TypeSymlink
+	default:
+		h.Size = info.Size()
+	}
+	return h
+}
+
+// writeEntry uses GNU's format: dpkg knows no other for long names and large ids.
+func writeEntry(t *tar.Writer, h *tar.Header, content io.Reader) error {
+	h.Format = tar.FormatGNU
+	h.ModTime = time.Unix(h.ModTime.Unix(), 0)
+	if h.Typeflag == 0 {
+		h.Typeflag = tar.TypeReg
+	}
 	if err := t.WriteHeader(h); err != nil {
 		return err
 	}
-	_, err = io.CopyN(t, file, h.Size)
+	if h.Size == 0 {
+		return nil
+	}
+	n, err := copyBuffer(t, io.LimitReader(content, h.Size))
+	if err == nil && n < h.Size {
+		err = errors.New("it became shorter while it was read")
+	}
 	return err
 }

@@ -1,7 +1,6 @@
 package deb
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -9,193 +8,258 @@ import (
 	"strings"
 )
 
-// Package is one stanza of a dpkg status file or of a .deb's control file. The relations are kept as text, because only
-// a few of a container's 500 packages are ever asked for theirs.
+// Package is one stanza of a dpkg status file, or the control file of a .deb. Relations are kept as text: a status file
+// has hundreds, and few are looked at.
 type Package struct {
-	Name, Version, Architecture string
-	SourceVersion               string // of the source it was built from: a binary rebuild (+b1) has its source's
-	MultiArch                   string // "same", "foreign", "allowed" or ""
-	Status                      Status // zero in a .deb
-	Depends, PreDepends         string
-	Provides, Conflicts, Breaks string
+	Name, Architecture, Version string
+
+	Source        string // Name, where the stanza names none
+	SourceVersion string // Version without the +bN of a rebuild, where the stanza names none
+	MultiArch     string // same, foreign, allowed or ""
+	Status        Status // zero for a .deb
+
+	PreDepends, Depends, Provides, Conflicts, Breaks string
 }
 
-// Status is dpkg's word on an installed package: what is wanted, whether it is damaged, how far it got.
+// Status is what dpkg keeps of a package's fate, in the words of its status file: install ok installed.
 type Status struct{ Want, Flag, State string }
 
-// String gives the letters of dpkg -l: "ii", "hi", "iF", "iHR", "rc".
+type statusWord struct {
+	word   string
+	letter string
+}
+
+// statusWords has dpkg's words in the order of the field, with the letters that dpkg-query(1) shows for them.
+var statusWords = [3][]statusWord{
+	{{"unknown", "u"}, {"install", "i"}, {"hold", "h"}, {"deinstall", "r"}, {"purge", "p"}},
+	{{"ok", ""}, {"reinstreq", "R"}},
+	{
+		{"not-installed", "n"},
+		{"config-files", "c"},
+		{"half-installed", "H"},
+		{"unpacked", "U"},
+		{"half-configured", "F"},
+		{"triggers-awaited", "W"},
+		{"triggers-pending", "t"},
+		{"installed", "i"},
+	},
+}
+
+// String is dpkg's short form: ii, hi, rc, iF, iHR. The zero Status gives "".
 func (s Status) String() string {
-	want := map[string]string{"unknown": "u", "install": "i", "hold": "h", "deinstall": "r", "purge": "p"}
-	state := map[string]string{
-		"not-installed": "n", "config-files": "c", "half-installed": "H", "unpacked": "U", "half-configured": "F",
-		"triggers-awaited": "W", "triggers-pending": "t", "installed": "i",
-	}
-	text := letter(want, s.Want) + letter(state, s.State)
-	if s.Flag == "reinstreq" {
-		text += "R"
-	}
-	return text
+	return findWord(0, s.Want).letter + findWord(2, s.State).letter + findWord(1, s.Flag).letter
 }
 
-func letter(of map[string]string, word string) string {
-	if l, ok := of[word]; ok {
-		return l
+func findWord(place int, word string) statusWord {
+	for _, known := range statusWords[place] {
+		if known.word == word {
+			return known
+		}
 	}
-	return "?"
+	return statusWord{}
 }
 
-// present tells a package that dpkg has in some form from one it only remembers.
-func (p Package) present() bool {
+// parseStatusField returns words of the table, not of the stanza: hundreds of packages share them.
+func parseStatusField(value string) (Status, error) {
+	words := strings.Fields(value)
+	if len(words) != len(statusWords) {
+		return Status{}, fmt.Errorf("status %.80q is not three words", value)
+	}
+	for i, word := range words {
+		if words[i] = findWord(i, word).word; words[i] == "" {
+			return Status{}, fmt.Errorf("unknown word %.40q in status", word)
+		}
+	}
+	return Status{words[0], words[1], words[2]}, nil
+}
+
+// present tells whether anything of the package is unpacked. apt counts all of these when it checks dependencies
+// (apt-pkg/deb/deblistparser.cc, ParseStatus), and a .deb stands for what it will be.
+func (p *Package) present() bool {
 	return p.Status.State != "not-installed" && p.Status.State != "config-files"
 }
 
-// ParseStatus reads a status file, or a control file. A stanza without a name is an error; unknown fields are passed over.
+// ParseStatus reads a dpkg status file.
 func ParseStatus(r io.Reader) ([]Package, error) {
-	var list []Package
+	var packages []Package
 	err := eachStanza(r, func(raw []byte) error {
 		p, err := parseStatusStanza(raw)
-		list = append(list, p)
+		packages = append(packages, p)
 		return err
 	})
-	return list, err
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the status of packages: %w", err)
+	}
+	return packages, nil
 }
 
-// eachStanza hands over the text of each stanza, without the empty line behind it. It belongs to handle only until that
-// returns.
-func eachStanza(r io.Reader, handle func(raw []byte) error) error {
-	in := bufio.NewReaderSize(bounded(r, maxStatus, "the file"), 64<<10)
-	var stanza []byte
-	end := func() error {
-		if len(stanza) == 0 {
+// eachStanza hands over one stanza after the other, with all its newlines. The bytes are valid during the call only.
+func eachStanza(r io.Reader, handle func([]byte) error) error {
+	r = bounded(r, maxStatus, "the file")
+	buf := make([]byte, 64<<10)
+	start, searched, end := 0, 0, 0 // buf[start:end] is read, and has no blank line before searched
+	number := 1
+	for {
+		n, readErr := r.Read(buf[end:])
+		end += n
+		if readErr != nil && readErr != io.EOF {
+			return readErr
+		}
+		for start < end {
+			if buf[start] == '\n' {
+				start++
+				searched = max(searched, start)
+				continue
+			}
+			length := 0
+			if i := bytes.Index(buf[searched:end], []byte("\n\n")); i >= 0 {
+				length = searched + i + 1 - start
+			} else if readErr == io.EOF {
+				length = end - start
+			}
+			if length > maxStanza || length == 0 && end-start > maxStanza {
+				return fmt.Errorf("stanza %d has more than %d bytes", number, maxStanza)
+			}
+			if length == 0 {
+				searched = end - 1
+				break
+			}
+			if err := handle(buf[start : start+length]); err != nil {
+				return fmt.Errorf("stanza %d: %w", number, err)
+			}
+			number++
+			start += length
+			searched = start
+		}
+		if readErr == io.EOF {
 			return nil
 		}
-		err := handle(stanza)
-		stanza = stanza[:0]
-		return err
-	}
-	for {
-		line, err := in.ReadSlice('\n')
-		blank := len(stanza) == 0 || stanza[len(stanza)-1] == '\n'
-		if blank && err == nil && len(bytes.TrimSpace(line)) == 0 {
-			if err := end(); err != nil {
-				return err
-			}
-			continue
-		}
-		stanza = append(stanza, line...)
-		if len(stanza) > maxStanza {
-			return fmt.Errorf("a stanza has more than %d bytes", maxStanza)
-		}
 		switch {
-		case errors.Is(err, io.EOF):
-			if len(bytes.TrimSpace(stanza)) == 0 {
-				return nil
-			}
-			return end()
-		case err != nil && !errors.Is(err, bufio.ErrBufferFull):
-			return err
+		case start > 0:
+			copy(buf, buf[start:end])
+			start, searched, end = 0, searched-start, end-start
+		case end == len(buf):
+			buf = append(buf, make([]byte, len(buf))...)
 		}
 	}
 }
 
-// parseStatusStanza reads the fields that this package asks for.
+// parseStatusStanza knows that dpkg holds a package without a status for not installed.
 func parseStatusStanza(raw []byte) (Package, error) {
-	var p Package
-	var last *string // where a continuation line goes
-	source, status := "", ""
-	for line := range bytes.Lines(raw) {
-		content := bytes.TrimRight(line, "\r\n")
-		if len(content) == 0 {
-			continue
-		}
-		if content[0] == ' ' || content[0] == '\t' {
-			if last != nil {
-				*last += " " + string(bytes.TrimSpace(content))
-			}
-			continue
-		}
-		key, value, ok := bytes.Cut(content, []byte{':'})
-		if !ok {
-			return p, fmt.Errorf("no field: %.40q", content)
-		}
-		if last = p.field(key, &source, &status); last != nil {
-			*last = string(bytes.TrimSpace(value))
-		}
+	p, err := parseStanza(raw)
+	if err == nil && p.Status == (Status{}) {
+		p.Status = Status{"unknown", "ok", "not-installed"}
 	}
-	if p.Name == "" {
-		return p, fmt.Errorf("a stanza without a package: %.40q", raw)
+	return p, err
+}
+
+func parseStanza(raw []byte) (Package, error) {
+	var p Package
+	var source, status string
+	fields := [...]struct {
+		name  string
+		value *string
+	}{
+		{"Package", &p.Name},
+		{"Status", &status},
+		{"Architecture", &p.Architecture},
+		{"Multi-Arch", &p.MultiArch},
+		{"Source", &source},
+		{"Version", &p.Version},
+		{"Provides", &p.Provides},
+		{"Depends", &p.Depends},
+		{"Pre-Depends", &p.PreDepends},
+		{"Breaks", &p.Breaks},
+		{"Conflicts", &p.Conflicts},
+	}
+	seen := [len(fields)]bool{}
+	err := eachField(raw, func(name, field []byte) error {
+		for i, f := range fields {
+			if len(name) != len(f.name) || !strings.EqualFold(f.name, string(name)) {
+				continue
+			}
+			if seen[i] {
+				return fmt.Errorf("field %s is there twice", f.name)
+			}
+			seen[i] = true
+			*f.value = string(bytes.TrimSpace(field[bytes.IndexByte(field, ':')+1:]))
+		}
+		return nil
+	})
+	if err != nil {
+		return Package{}, err
+	}
+	if !safeName(p.Name) {
+		return Package{}, fmt.Errorf("invalid package name %.80q", p.Name)
+	}
+	if p.Architecture != "" && !safeName(p.Architecture) {
+		return Package{}, fmt.Errorf("invalid architecture %.80q of %s", p.Architecture, p.Name)
 	}
 	if status != "" {
-		words := strings.Fields(status)
-		if len(words) != 3 {
-			return p, fmt.Errorf("%s: no status: %.60q", p.Name, status)
+		if p.Status, err = parseStatusField(status); err != nil {
+			return Package{}, fmt.Errorf("%s: %w", p.Name, err)
 		}
-		p.Status = Status{words[0], words[1], words[2]}
 	}
-	p.SourceVersion = sourceVersion(source, p.Version)
+	p.Source, p.SourceVersion = p.Name, withoutRebuild(p.Version)
+	if source != "" {
+		name, version, versioned := strings.Cut(source, "(")
+		p.Source = strings.TrimSpace(name)
+		if versioned {
+			p.SourceVersion = strings.TrimSpace(strings.TrimSuffix(version, ")"))
+		}
+	}
 	return p, nil
 }
 
-// field is where a field's value goes, nil if nobody asks for it. dpkg ignores case in names.
-func (p *Package) field(key []byte, source, status *string) *string {
-	var small [16]byte
-	if len(key) > len(small) {
-		return nil
-	}
-	lower := small[:0]
-	for _, c := range key {
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
+// eachField hands over each field of a stanza: its name, and all its bytes with the lines that continue it.
+func eachField(raw []byte, handle func(name, field []byte) error) error {
+	for len(raw) > 0 {
+		end := 0
+		for {
+			i := bytes.IndexByte(raw[end:], '\n')
+			if i < 0 {
+				return errors.New("the last line does not end")
+			}
+			end += i + 1
+			if end == len(raw) || raw[end] != ' ' && raw[end] != '\t' {
+				break
+			}
 		}
-		lower = append(lower, c)
-	}
-	switch string(lower) {
-	case "package":
-		return &p.Name
-	case "version":
-		return &p.Version
-	case "architecture":
-		return &p.Architecture
-	case "source":
-		return source
-	case "multi-arch":
-		return &p.MultiArch
-	case "status":
-		return status
-	case "depends":
-		return &p.Depends
-	case "pre-depends":
-		return &p.PreDepends
-	case "provides":
-		return &p.Provides
-	case "conflicts":
-		return &p.Conflicts
-	case "breaks":
-		return &p.Breaks
+		n := 0
+		for raw[n] > ' ' && raw[n] != ':' { // a field ends with a newline
+			n++
+		}
+		if rest := bytes.TrimLeft(raw[n:end], " \t"); n == 0 || raw[0] == '-' || rest[0] != ':' {
+			return fmt.Errorf("no field in %.40q", raw[:end])
+		}
+		if err := handle(raw[:n], raw[:end]); err != nil {
+			return err
+		}
+		raw = raw[end:]
 	}
 	return nil
 }
 
-// sourceVersion follows deb-control(5): "Source: qemu (1:7.2-1)" names a version where it is not the package's own.
-func sourceVersion(source, version string) string {
-	if _, in, ok := strings.Cut(source, "("); ok {
-		return strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(in), ")"))
+// safeName tells whether a name from a status file can be part of a path. dpkg itself takes upper case and "_" there
+// (lib/dpkg/parsehelp.c, pkg_name_is_invalid).
+func safeName(s string) bool {
+	for i := range len(s) {
+		if !isAlnum(s[i]) && (i == 0 || strings.IndexByte("-+._", s[i]) < 0) {
+			return false
+		}
 	}
-	if i := strings.LastIndex(version, "+b"); i > 0 && digits(version[i+2:]) {
-		return version[:i]
-	}
-	return version
-}
-
-func digits(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789") == ""
+	return s != ""
 }
 
 func isAlnum(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
-// safeName follows Debian policy 5.6.7, so that a name can be part of a path.
-func safeName(name string) bool {
-	return len(name) > 1 && isAlnum(name[0]) && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789+-.") == ""
+// withoutRebuild takes off the +bN that a rebuild without change of source adds to the version of a binary package.
+func withoutRebuild(version string) string {
+	i := strings.LastIndex(version, "+b")
+	if i < 0 || i+2 == len(version) || strings.Trim(version[i+2:], "0123456789") != "" {
+		return version
+	}
+	return version[:i]
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/client"
@@ -71,16 +72,20 @@ func (e *Engine) stream(ctx context.Context, exec, stdin string, out io.Writer) 
 	stop := context.AfterFunc(ctx, conn.Close)
 	defer stop()
 	if stdin != "" {
-		if _, err := io.WriteString(conn.Conn, stdin); err != nil {
-			return err
-		}
-		if err := conn.CloseWrite(); err != nil {
-			return err
-		}
+		// Beside the output: a program may print much before it reads, or end without. Like a shell's pipe this takes
+		// input that is left over for no failure; the exit code tells.
+		go func() {
+			if _, err := io.WriteString(conn.Conn, stdin); err == nil {
+				_ = conn.CloseWrite()
+			}
+		}()
 	}
 	_, err = stdcopy.StdCopy(out, out, conn.Reader)
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if errors.Is(err, syscall.ECONNRESET) {
+		return nil // how a Unix socket ends whose other side left input unread; the output before it has arrived
 	}
 	return err
 }

@@ -106,11 +106,15 @@ func Stale(guests []Guest, root *os.Root) ([]Guest, error) {
 type inode struct{ dev, ino uint64 }
 
 func sameContent(running *os.File, root *os.Root, path string, sums map[inode][sha256.Size]byte) (bool, error) {
-	file, err := root.Open(strings.TrimPrefix(path, "/"))
+	// Whoever is root in the container may have put a FIFO there: do not wait for it.
+	file, err := root.OpenFile(strings.TrimPrefix(path, "/"), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return false, nil // gone, or moved out of reach: not what runs
 	}
 	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return false, err
+	}
 	a, sizeA, err := identify(running)
 	if err != nil {
 		return false, err

@@ -20,11 +20,10 @@ type files struct {
 	uploads map[string]string // sha256 to path, not in the store yet
 }
 
-// openSet finds the manifest and where its files are. Only a run that may change the host makes the store's folder.
-func openSet(o Options, dir string, change bool) (m patchset.Manifest, f *files, err error) {
+// openSet reads the manifest and finds out where its files are. Nothing is made or changed.
+func openSet(o Options) (m patchset.Manifest, f *files, err error) {
 	f = &files{uploads: o.Uploads}
 	text := []byte(o.Manifest)
-	where := o.PatchSet
 	if o.RemoteSrc {
 		if f.folder, err = patchset.OpenFolder(o.PatchSet); err != nil {
 			return m, nil, err
@@ -36,18 +35,22 @@ func openSet(o Options, dir string, change bool) (m patchset.Manifest, f *files,
 	}
 	if got := patchset.Digest(text); o.ManifestSHA256 != "" && got != o.ManifestSHA256 {
 		f.close()
-		return m, nil, fmt.Errorf("cannot trust the manifest of %s: its sha256 is %s, manifest_sha256 says %s", where, got, o.ManifestSHA256)
+		return m, nil, fmt.Errorf("cannot trust the manifest of %s: its sha256 is %s, manifest_sha256 says %s", o.PatchSet, got, o.ManifestSHA256)
 	}
 	if m, err = patchset.ParseManifest(text); err != nil {
 		f.close()
-		return m, nil, fmt.Errorf("cannot use patch set %s: %w", where, err)
-	}
-	if f.folder == nil {
-		if f.store, err = patchset.OpenStore(filepath.Join(dir, "store"), change); err != nil {
-			return m, nil, err
-		}
+		return m, nil, fmt.Errorf("cannot use patch set %s: %w", o.PatchSet, err)
 	}
 	return m, f, nil
+}
+
+// openStore is for the run that holds the host's lock: the store's folder is made, and what a killed run left half
+// copied is removed. In check mode neither is.
+func (f *files) openStore(dir string, change bool) (err error) {
+	if f.folder == nil {
+		f.store, err = patchset.OpenStore(filepath.Join(dir, "store"), change)
+	}
+	return err
 }
 
 func (f *files) close() {

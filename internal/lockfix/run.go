@@ -45,7 +45,7 @@ func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
 	f := &files{}
 	if !o.absent() {
 		var err error
-		if set.Manifest, f, err = openSet(o, stateDir, !call.CheckMode); err != nil {
+		if set.Manifest, f, err = openSet(o); err != nil {
 			return result, err
 		}
 		defer f.close()
@@ -87,6 +87,9 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		}
 	}()
 	if !o.absent() {
+		if err := f.openStore(j.dir, !call.CheckMode); err != nil {
+			return result, err
+		}
 		need := needed(set.Manifest, targets)
 		if !call.CheckMode {
 			if err := f.take(ctx, need); err != nil {

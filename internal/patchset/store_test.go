@@ -341,7 +341,9 @@ func TestAFolderGivesItsManifestAndRegularFiles(t *testing.T) {
 	}
 	_, err = f.Manifest()
 	wrong(err, "cannot read "+manifest+": it is no regular file")
-	os.Remove(manifest)
+	if err := os.Remove(manifest); err != nil {
+		t.Fatal(err)
+	}
 	write(t, manifest, make([]byte, maxManifestSize+1))
 	_, err = f.Manifest()
 	wrong(err, "cannot read "+manifest+": it has more than 1048576 bytes")
@@ -360,7 +362,9 @@ func TestAFolderGivesItsManifestAndRegularFiles(t *testing.T) {
 	}
 	_, err = f.Open(p)
 	wrong(err, "cannot use "+deb+" for qemu-utils: path escapes from parent")
-	os.Remove(deb)
+	if err := os.Remove(deb); err != nil {
+		t.Fatal(err)
+	}
 	write(t, deb, []byte("another package"))
 	_, err = f.Open(p)
 	wrong(err, "cannot use "+deb+" for qemu-utils: it has 15 bytes, the manifest says 9")

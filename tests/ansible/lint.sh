@@ -4,6 +4,7 @@
 set -euo pipefail
 root="$(cd "$(dirname "$0")/../.." && pwd)"
 . "$root/tests/ansible/venv.sh"
+. "$root/tests/ansible/scratch.sh"
 
 for version in 3.13 3.12 3.11; do
     python="$(python_of "$version")"
@@ -22,8 +23,7 @@ scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
 copy="$scratch/ansible_collections/nfslock/kolla"
 mkdir -p "$copy"
-(cd "$root" && git ls-files -z --cached --others --exclude-standard | xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh |
-    tar --null -cf - -T -) | tar -xf - -C "$copy"
+scratch_copy "$root" "$copy"
 cd "$copy"
 # Outside of the user's own settings and collections; ansible-lint wants a repository.
 export HOME="$scratch/home" ANSIBLE_HOME="$scratch/home/.ansible" ANSIBLE_COLLECTIONS_PATH="$scratch" ANSIBLE_CONFIG="$copy/ansible.cfg"
@@ -39,4 +39,7 @@ echo "== antsibull-changelog"
 antsibull-changelog lint
 echo "== ansible-galaxy collection build"
 ansible-galaxy collection build --output-path "$scratch" . >/dev/null
-tar -tzf "$scratch"/nfslock-kolla-*.tar.gz | grep -v '/$' | sort
+if tar -tzf "$scratch"/nfslock-kolla-*.tar.gz | grep -E '^(go|internal|library|modules|tests/[^s]|dist|Makefile|\.)'; then
+    echo "these do not belong into the tarball: see build_ignore in galaxy.yml" >&2
+    exit 1
+fi

@@ -348,7 +348,7 @@ def test_a_damaged_manifest_never_names_a_file_elsewhere(patch_set):
         text = good
         for _cut in range(rng.randint(1, 4)):
             at, gap = rng.randrange(len(text)), rng.randint(0, 3)
-            text = text[:at] + rng.choice(spoons) + text[at + gap :]
+            text = text[:at] + rng.choice(spoons) + text[at + gap:]
         try:
             files = plugin.files_by_checksum(text)
         except AnsibleActionFail:

@@ -1,0 +1,155 @@
+package engine
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/engine/enginetest"
+)
+
+func TestNamesListsStoppedContainersToo(t *testing.T) {
+	e, _ := reach(
+		t, enginetest.Container{ID: "0a", Name: "nova_libvirt"},
+		enginetest.Container{ID: "0b", Name: "cinder_volume", State: "exited"},
+	)
+	got, err := e.Names(t.Context())
+	if diff := cmp.Diff(map[string]string{"nova_libvirt": "0a", "cinder_volume": "0b"}, got); err != nil || diff != "" {
+		t.Errorf("%v, -want +got:\n%s", err, diff)
+	}
+}
+
+func TestInspectDescribesTheContainer(t *testing.T) {
+	started := time.Date(2025, 3, 4, 5, 6, 7, 123456789, time.UTC)
+	e, _ := reach(
+		t, enginetest.Container{
+			ID: "0a", Name: "nova_libvirt", Image: "kolla/nova-libvirt:2024.1", PID: 4711, StartedAt: started, ReadOnly: true,
+			Health: []string{"CMD-SHELL", "virsh version --daemon"},
+		},
+		enginetest.Container{ID: "0b", Name: "cinder_volume", State: "created"},
+	)
+	for name, want := range map[string]Container{
+		"nova_libvirt": {
+			ID: "0a", Name: "nova_libvirt", Image: "kolla/nova-libvirt:2024.1", State: "running", PID: 4711, StartedAt: started,
+			ReadOnly: true, Health: []string{"/bin/sh", "-c", "virsh version --daemon"},
+		},
+		"cinder_volume": {ID: "0b", Name: "cinder_volume", State: "created"},
+	} {
+		got, err := e.Inspect(t.Context(), name)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%s: %v, -want +got:\n%s", name, err, diff)
+		}
+	}
+}
+
+func TestInspectOfAnAbsentContainerIsErrNotFound(t *testing.T) {
+	e, _ := reach(t)
+	_, err := e.Inspect(t.Context(), "nova_libvirt")
+	if !errors.Is(err, ErrNotFound) || err.Error() != "cannot inspect nova_libvirt: no such container" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestHealthCommand(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		test []string
+		want []string
+	}{
+		{"none set", nil, nil},
+		{"taken from the image", []string{}, nil},
+		{"switched off", []string{"NONE"}, nil},
+		{"switched off, with words behind", []string{"NONE", "true"}, nil},
+		{"arguments", []string{"CMD", "healthcheck_port", "nova-compute", "5672"}, []string{"healthcheck_port", "nova-compute", "5672"}},
+		{"a line for the shell", []string{"CMD-SHELL", "healthcheck_curl http://x || exit 1"}, []string{"/bin/sh", "-c", "healthcheck_curl http://x || exit 1"}},
+		{"no command", []string{"CMD"}, nil},
+		{"an unknown kind", []string{"CMD-NEW", "x"}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if diff := cmp.Diff(test.want, healthCommand(test.test)); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestRestartGivesTheGraceInSeconds(t *testing.T) {
+	var asked string
+	e, _ := reach(t, enginetest.Container{ID: "0a", Name: "nova_libvirt", Restart: func(_ *enginetest.Container, seconds string) { asked = seconds }})
+	if err := e.Restart(t.Context(), "0a", time.Minute); err != nil || asked != "60" {
+		t.Errorf("%q seconds, %v", asked, err)
+	}
+	if err := e.Restart(t.Context(), "0b", time.Minute); err == nil || !strings.HasPrefix(err.Error(), "cannot restart 0b: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// own is a container whose first process is this test and whose files are therefore the host's.
+func own() enginetest.Container {
+	return enginetest.Container{ID: "0a", Name: "nova_libvirt", PID: os.Getpid(), StartedAt: time.Unix(1700000000, 5).UTC()}
+}
+
+func TestOpenRootOpensTheFilesOfTheFirstProcess(t *testing.T) {
+	e, _ := reach(t, own())
+	c, err := e.Inspect(t.Context(), "nova_libvirt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := e.OpenRoot(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if info, err := root.Stat("proc"); err != nil || !info.IsDir() {
+		t.Errorf("%v", err)
+	}
+	if _, err := root.Stat("../etc"); err == nil {
+		t.Error("it leads out")
+	}
+}
+
+func TestOpenRootRefusesWhatMayBeAnotherContainersFiles(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*enginetest.Container)
+		want   string
+	}{
+		{"restarted, and the PID was reused", func(c *enginetest.Container) { c.StartedAt = c.StartedAt.Add(time.Nanosecond) }, "it was restarted meanwhile"},
+		{"restarted with another PID", func(c *enginetest.Container) { c.PID = 1 }, "it was restarted meanwhile"},
+		{"stopped", func(c *enginetest.Container) { c.PID, c.State = 0, "exited" }, "it was restarted meanwhile"},
+		{"recreated under another id", func(c *enginetest.Container) { c.ID = "0b" }, "no such container"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			e, server := reach(t, own())
+			c, err := e.Inspect(t.Context(), "nova_libvirt")
+			if err != nil {
+				t.Fatal(err)
+			}
+			server.Edit("nova_libvirt", test.change)
+			root, err := e.OpenRoot(t.Context(), c)
+			if err == nil {
+				root.Close()
+				t.Fatal("opened")
+			}
+			if want := "cannot open the files of nova_libvirt: "; !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %q", err)
+			}
+		})
+	}
+}
+
+func TestOpenRootOfAContainerThatDoesNotRunSaysHowItIs(t *testing.T) {
+	e, _ := reach(t)
+	if _, err := e.OpenRoot(t.Context(), Container{Name: "cinder_api", State: "exited"}); err == nil || err.Error() != "cannot open the files of cinder_api: it is exited" {
+		t.Errorf("got %v", err)
+	}
+	// No process has this number: pid_max ends at 2^22, proc(5).
+	if _, err := e.OpenRoot(t.Context(), Container{Name: "cinder_api", State: "running", PID: 1 << 23}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+}

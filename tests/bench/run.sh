@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Five containers, seven packages: this module and the shell loop, in turn, in one run. usage: run.sh [ROUNDS]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+rounds=${1:-5}
+lab=tests/integration/lab
+tests/integration/apt-install.sh time jq
+$lab/engine.sh up
+eval "$($lab/engine.sh env)"
+work=$(mktemp -d)
+trap 'rm -rf "$work"; $lab/down.sh; $lab/engine.sh down' EXIT
+$lab/image.sh
+set=$($lab/patch-set.sh | tail -1)
+names=(nova_libvirt nova_compute cinder_api cinder_volume cinder_scheduler)
+socket=${DOCKER_HOST:-}
+# The loop restarts nothing, so the module does not either.
+jq -n --arg set "$set" --arg socket "${socket#unix://}" \
+  '{patch_set: $set, remote_src: true, restart: "never"} + (if $socket == "" then {} else {engine_socket: $socket} end)' >"$work/args.json"
+
+# seconds NAME COMMAND…: adds wall time and peak memory to a list
+seconds() {
+  local list=$work/$1
+  shift
+  /usr/bin/time -a -o "$list" -f '%e %M' "$@" >"$work/out" || { cat "$work/out"; exit 1; }
+}
+median() { sort -n "$work/$1" | awk '{v[NR]=$1; if ($2>m) m=$2} END {printf "%.2f s (median of %d, %.2f to %.2f), peak memory %.1f MB\n", v[int((NR+1)/2)], NR, v[1], v[NR], m/1024}'; }
+middle() { sort -n "$work/$1" | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'; }
+
+for ((i = 0; i < rounds; i++)); do
+  $lab/up.sh --locks fine
+  seconds loop tests/bench/shell-loop.sh "$set" "${names[@]}"
+  $lab/up.sh --locks fine
+  seconds apply library/nfs_lock_fix "$work/args.json"
+  seconds unchanged library/nfs_lock_fix "$work/args.json"
+done
+for ((i = 0; i < 20; i++)); do seconds unchanged library/nfs_lock_fix "$work/args.json"; done
+echo "shell loop: $(median loop)"
+echo "apply:      $(median apply)"
+echo "unchanged:  $(median unchanged)"
+awk -v a="$(middle apply)" -v l="$(middle loop)" 'BEGIN {printf "apply / shell loop: %.2f\n", a / l}'
+echo "program:    $(stat -c %s library/nfs_lock_fix) bytes"

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# The main job from start to end, shown: the failure, the plan, the fix, the second run, the way back.
+# It prepares a fresh Debian or Ubuntu machine by itself; images and rebuilt packages are kept for the next time.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+lab=tests/integration/lab
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+show() {
+  printf '$ %s\n' "$*"
+  "$@"
+}
+# fails COMMAND…: shows a command that has to fail
+fails() {
+  printf '$ %s\n' "$*"
+  if "$@"; then
+    echo "this was to fail" >&2
+    exit 1
+  fi
+}
+
+say "1. an engine, kolla's containers, packages rebuilt from the distribution's source"
+$lab/engine.sh up
+eval "$($lab/engine.sh env)"
+trap '$lab/down.sh; $lab/engine.sh down' EXIT
+$lab/image.sh
+set=$($lab/patch-set.sh | tail -1)
+echo "patch set: $set"
+$lab/up.sh --locks refused
+show docker ps --format 'table {{.Names}}\t{{.Image}}\t{{.Status}}'
+
+# The collection under its own name, and Ansible in a folder of its own.
+. tests/ansible/venv.sh
+tests/integration/apt-install.sh python3-venv
+ansible=$(venv demo "$(python_of 3)" 'ansible-core>=2.15')
+export PATH=$ansible:$PATH
+collections=$(mktemp -d)
+trap 'rm -rf "$collections"; $lab/down.sh; $lab/engine.sh down' EXIT
+mkdir -p "$collections/ansible_collections/nfslock"
+ln -s "$PWD" "$collections/ansible_collections/nfslock/kolla"
+export ANSIBLE_COLLECTIONS_PATH=$collections ANSIBLE_NOCOWS=1
+inventory=$collections/inventory
+cat >"$inventory" <<END
+[compute]
+localhost ansible_connection=local ansible_python_interpreter=auto_silent
+[cinder-volume]
+localhost
+END
+extra=(-i "$inventory" -e nfs_lock_fix_patch_set="$set")
+[ -z "${DOCKER_HOST:-}" ] || extra+=(-e nfs_lock_fix_engine_socket="${DOCKER_HOST#unix://}")
+
+image() { docker exec cinder_volume sh -c "truncate -s 1M /tmp/$1.raw; qemu-img create -f qcow2 /tmp/$1.qcow2 1M && qemu-img convert -f raw -O qcow2 /tmp/$1.raw /tmp/$1-converted.qcow2"; }
+
+say "2. the stock QEMU cannot make an image where locks are refused"
+fails image before
+
+say "3. check mode: what a run would do"
+show ansible-playbook nfslock.kolla.fix "${extra[@]}" --check --diff
+
+say "4. the fix"
+show ansible-playbook nfslock.kolla.fix "${extra[@]}"
+
+say "5. it works, and says that there is no lock"
+show image after
+
+say "6. a second run changes nothing"
+show ansible-playbook nfslock.kolla.fix "${extra[@]}"
+
+say "7. the way back: the packages from before, and the failure from before"
+show ansible-playbook nfslock.kolla.rollback "${extra[@]}"
+fails image again
+say "done"
