@@ -71,7 +71,7 @@ func readControlMember(r io.Reader) (Archive, *arReader, error) {
 		return Archive{}, nil, fmt.Errorf("%s has more than %d bytes", members.name, maxControl)
 	}
 	var a Archive
-	err = eachTarEntry(members, maxControl, func(name string, h *tar.Header, content io.Reader) (err error) {
+	err = eachTarEntry(members, maxControl, func(name string, _ *tar.Header, content io.Reader) (err error) {
 		switch name {
 		case "control":
 			a.Package, err = parseControl(content)
@@ -159,7 +159,7 @@ func checkDataMember(members *arReader, sums map[string]string) (missing []strin
 		return nil, fmt.Errorf("%s: %w", members.name, err)
 	}
 	for { // what follows may be anything, but it has to be whole
-		if err := members.next(); err == io.EOF {
+		if err := members.next(); errors.Is(err, io.EOF) {
 			return slices.Sorted(maps.Keys(unseen)), nil
 		} else if err != nil {
 			return nil, err
@@ -180,7 +180,7 @@ func eachTarEntry(member *arReader, limit int64, handle func(name string, h *tar
 	entries := tar.NewReader(plain)
 	for {
 		h, err := entries.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -237,7 +237,7 @@ func (a *arReader) next() error {
 		}
 	}
 	if _, err := io.ReadFull(a.r, header); err != nil {
-		if err != io.EOF {
+		if !errors.Is(err, io.EOF) {
 			err = fmt.Errorf("it ends within a header: %w", err)
 		}
 		return err
@@ -280,7 +280,7 @@ func (a *arReader) Read(p []byte) (int, error) {
 
 // unexpected turns an end into a premature one.
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

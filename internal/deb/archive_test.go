@@ -327,3 +327,26 @@ func BenchmarkReadArchive(b *testing.B) {
 		})
 	}
 }
+
+// FuzzDecompress unpacks both at once and from a slow reader: a stream that is longer than the look ahead takes another way.
+func FuzzDecompress(f *testing.F) {
+	for _, suffix := range suffixes {
+		f.Add(suffix, compress(f, suffix, []byte(testControl)))
+		f.Add(suffix, compress(f, suffix, bytes.Repeat([]byte("hello "), 20_000)))
+	}
+	f.Fuzz(func(t *testing.T, suffix string, packed []byte) {
+		unpack := func(r io.Reader) ([]byte, error) {
+			plain, done, err := decompress(suffix, r)
+			if err != nil {
+				return nil, err
+			}
+			defer done()
+			return io.ReadAll(bounded(plain, 1<<20, "it"))
+		}
+		once, err := unpack(bytes.NewReader(packed))
+		slowly, err2 := unpack(byteReader{bytes.NewReader(packed)})
+		if (err == nil) != (err2 == nil) || err == nil && !bytes.Equal(once, slowly) {
+			t.Errorf("%d bytes, %v; slowly %d bytes, %v", len(once), err, len(slowly), err2)
+		}
+	})
+}

@@ -61,7 +61,7 @@ func TestAStatusRewrittenInBetweenIsReadAgain(t *testing.T) {
 		updatesDir + "/0000": stanza("a", "amd64", "2", "ii"),
 	})
 	var seen []string
-	err := eachRecord(root, func() { seen = nil }, func(raw []byte, update bool) error {
+	err := eachRecord(root, func() { seen = nil }, func(raw []byte, _ bool) error {
 		p, err := parseStatusStanza(raw)
 		seen = append(seen, p.Version)
 		if p.Version == "2" {

@@ -36,11 +36,10 @@ func parseRelations(field string) ([][]relation, error) {
 }
 
 func parseRelation(text string) (relation, error) {
-	invalid := fmt.Errorf("%.80q is no relation to a package", text)
 	name, rest, versioned := strings.Cut(text, "(")
 	name, arch, qualified := strings.Cut(strings.TrimRight(name, spaces), ":")
 	if !safeName(name) || qualified && !safeName(arch) {
-		return relation{}, invalid
+		return relation{}, invalidRelation(text)
 	}
 	r := relation{name: name, arch: arch}
 	if !versioned {
@@ -56,13 +55,17 @@ func parseRelation(text string) (relation, error) {
 		r.op += "="
 	case "<<", "<=", "=", ">=", ">>":
 	default:
-		return relation{}, invalid
+		return relation{}, invalidRelation(text)
 	}
 	r.version = strings.TrimLeft(r.version, spaces)
 	if !closed || r.version == "" || strings.ContainsAny(r.version, spaces+"()") {
-		return relation{}, invalid
+		return relation{}, invalidRelation(text)
 	}
 	return r, nil
+}
+
+func invalidRelation(text string) error {
+	return fmt.Errorf("%.80q is no relation to a package", text)
 }
 
 func (r relation) String() string {

@@ -213,7 +213,8 @@ func TestAPackageGoesBackOverItsUpgrade(t *testing.T) {
 	path, archive, _ := repack(t, openRoot(t, dir), "hello")
 	patched := testDeb{
 		control: strings.Replace(testControl, "1:2.0-1", "1:2.0-1+nfslock1", 1),
-		files:   []testFile{{name: "./usr/"}, {name: "./usr/bin/"}, {name: "./usr/bin/hello", content: "patched", mode: 0o755}, {name: "./usr/bin/more", content: "more"}},
+		// Without ./lib dpkg would take the link away, as no other package has it here.
+		files: []testFile{{name: "./lib/"}, {name: "./usr/"}, {name: "./usr/bin/"}, {name: "./usr/bin/hello", content: "patched", mode: 0o755}, {name: "./usr/bin/more", content: "more"}},
 	}
 	dpkgInstall(t, dir, append(kollaOptions(), "--install", writeFile(t, patched.bytes(t)))...)
 	d := openDatabase(t, openRoot(t, dir))

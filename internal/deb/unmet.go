@@ -24,54 +24,48 @@ func (u Unmet) String() string {
 // of lib/dpkg/depcon.c: Multi-Arch, versions in Provides, and a name provided without version, which meets no versioned
 // clause. Recommends do not count.
 func NewlyUnmet(before, replace []Package) ([]Unmet, error) {
-	after := exchange(before, replace)
-	native := nativeArchitecture(after)
-	old, err := newSystem(before, native)
+	old := pointers(before)
+	places, now := exchange(old, pointers(replace))
+	native := nativeArchitecture(now)
+	oldSystem, err := newSystem(old, native)
 	if err != nil {
 		return nil, err
 	}
-	now, err := newSystem(after, native)
+	nowSystem, err := newSystem(now, native)
 	if err != nil {
 		return nil, err
 	}
-	touched, err := touchedNames(before, replace)
+	touched, err := touchedNames(places)
 	if err != nil {
 		return nil, err
 	}
 	var unmet []Unmet
-	for i := range after {
-		p := &after[i]
+	for _, p := range now {
 		if !p.present() {
 			continue
 		}
-		former := p // the instance whose place it took
-		if isNew := slices.Contains(replace, *p); isNew {
-			former = &Package{}
-			for i := range before {
-				if samePlace(before[i], *p) && before[i].present() {
-					former = &before[i]
-				}
-			}
+		former, exchanged := places[p]
+		if !exchanged {
+			former = p
 		}
 		for _, field := range relationFields {
-			text := field.of(p)
-			if former == p && !slices.ContainsFunc(touched, func(name string) bool { return strings.Contains(text, name) }) {
+			if !exchanged && !slices.ContainsFunc(touched, func(name string) bool { return strings.Contains(field.of(p), name) }) {
 				continue
 			}
-			clauses, err := parseRelations(text)
+			clauses, err := field.parse(p)
 			if err != nil {
-				return nil, fmt.Errorf("cannot read %s of %s %s: %w", field.name, p.Name, p.Version, err)
+				return nil, err
 			}
-			formerClauses, err := parseRelations(field.of(former))
+			formerClauses, err := field.parse(former)
 			if err != nil {
-				return nil, fmt.Errorf("cannot read %s of %s %s: %w", field.name, former.Name, former.Version, err)
+				return nil, err
 			}
 			for _, clause := range clauses {
-				if now.holds(p, clause, field.negative) {
+				if nowSystem.holds(p, clause, field.negative) {
 					continue
 				}
 				wasThere := slices.ContainsFunc(formerClauses, func(f []relation) bool { return slices.Equal(f, clause) })
-				if !wasThere || old.holds(former, clause, field.negative) {
+				if !wasThere || oldSystem.holds(former, clause, field.negative) {
 					unmet = append(unmet, Unmet{p.Name, p.Version, field.name, clauseString(clause)})
 				}
 			}
@@ -80,40 +74,76 @@ func NewlyUnmet(before, replace []Package) ([]Unmet, error) {
 	return unmet, nil
 }
 
-var relationFields = []struct {
+// relationField is one of those that dpkg and apt demand.
+type relationField struct {
 	name     string
 	of       func(*Package) string
 	negative bool
-}{
+}
+
+var relationFields = []relationField{
 	{"Pre-Depends", func(p *Package) string { return p.PreDepends }, false},
 	{"Depends", func(p *Package) string { return p.Depends }, false},
 	{"Conflicts", func(p *Package) string { return p.Conflicts }, true},
 	{"Breaks", func(p *Package) string { return p.Breaks }, true},
 }
 
-// exchange puts each package of replace into the place of the one that dpkg would remove for it.
-func exchange(before, replace []Package) []Package {
-	after := slices.Clone(before)
+func (f relationField) parse(p *Package) ([][]relation, error) {
+	clauses, err := parseRelations(f.of(p))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s of %s %s: %w", f.name, p.Name, p.Version, err)
+	}
+	return clauses, nil
+}
+
+func pointers(packages []Package) []*Package {
+	list := make([]*Package, len(packages))
+	for i := range packages {
+		list[i] = &packages[i]
+	}
+	return list
+}
+
+// exchange puts each package of replace into the place of the one that dpkg would remove for it. It returns what there is
+// then, and for each newcomer what was in its place: an empty package if nothing was.
+func exchange(before, replace []*Package) (places map[*Package]*Package, now []*Package) {
+	newcomers := map[string][]*Package{}
+	places = map[*Package]*Package{}
 	for _, p := range replace {
-		place := slices.IndexFunc(after, func(q Package) bool { return samePlace(q, p) })
-		if place < 0 {
-			after = append(after, p)
+		newcomers[p.Name] = append(newcomers[p.Name], p)
+		places[p] = &Package{}
+	}
+	taken := map[*Package]bool{}
+	for _, p := range before {
+		i := slices.IndexFunc(newcomers[p.Name], func(r *Package) bool { return samePlace(p, r) })
+		if i < 0 {
+			now = append(now, p)
 			continue
 		}
-		after[place] = p
-		rest := slices.DeleteFunc(after[place+1:], func(q Package) bool { return samePlace(q, p) })
-		after = after[:place+1+len(rest)]
+		newcomer := newcomers[p.Name][i]
+		if p.present() {
+			places[newcomer] = p
+		}
+		if !taken[newcomer] {
+			now = append(now, newcomer)
+		}
+		taken[newcomer] = true
 	}
-	return after
+	for _, p := range replace {
+		if !taken[p] {
+			now = append(now, p)
+		}
+	}
+	return places, now
 }
 
 // samePlace: only packages that are both Multi-Arch: same can be there for several architectures.
-func samePlace(a, b Package) bool {
+func samePlace(a, b *Package) bool {
 	return a.Name == b.Name && (a.Architecture == b.Architecture || a.MultiArch != "same" || b.MultiArch != "same")
 }
 
 // nativeArchitecture is that of dpkg itself, which is always there; lists made by hand have that of the first package.
-func nativeArchitecture(packages []Package) string {
+func nativeArchitecture(packages []*Package) string {
 	native := ""
 	for _, p := range packages {
 		if p.Name == "dpkg" && p.present() {
@@ -126,20 +156,19 @@ func nativeArchitecture(packages []Package) string {
 	return native
 }
 
-// touchedNames are all by which a clause can mean a package of replace, or one that it takes the place of.
-func touchedNames(before, replace []Package) ([]string, error) {
+// touchedNames are all by which a clause can mean a newcomer or what was in its place.
+func touchedNames(places map[*Package]*Package) ([]string, error) {
 	var names []string
-	for _, p := range append(slices.Clone(before), replace...) {
-		if !slices.ContainsFunc(replace, func(r Package) bool { return samePlace(p, r) }) {
-			continue
-		}
-		provides, err := parseProvides(&p)
-		if err != nil {
-			return nil, err
-		}
-		names = append(names, p.Name)
-		for _, r := range provides {
-			names = append(names, r.name)
+	for newcomer, former := range places {
+		names = append(names, newcomer.Name)
+		for _, p := range []*Package{newcomer, former} {
+			provides, err := parseProvides(p)
+			if err != nil {
+				return nil, err
+			}
+			for _, r := range provides {
+				names = append(names, r.name)
+			}
 		}
 	}
 	slices.Sort(names)
@@ -159,10 +188,9 @@ type offer struct {
 	version string // "" for a name provided without one
 }
 
-func newSystem(packages []Package, native string) (system, error) {
+func newSystem(packages []*Package, native string) (system, error) {
 	s := system{native, make(map[string][]offer, 2*len(packages))}
-	for i := range packages {
-		p := &packages[i]
+	for _, p := range packages {
 		if !p.present() {
 			continue
 		}

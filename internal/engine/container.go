@@ -12,7 +12,7 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// ErrNotFound: the engine has no such container, or no longer.
+// ErrNotFound says that the engine has no such container, or no longer.
 var ErrNotFound = errors.New("no such container")
 
 // Container is one container as the engine describes it.

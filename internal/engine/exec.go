@@ -12,7 +12,7 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// ErrUnknown: the connection was lost or the time was up while a command ran. The engine does not end a command with its
+// ErrUnknown says that the connection was lost or the time was up while a command ran. The engine does not end a command with its
 // client, so it may run on, have ended, or have been killed with the engine. Look again before acting.
 var ErrUnknown = errors.New("its outcome is unknown")
 
@@ -43,11 +43,11 @@ func (e *Engine) Exec(ctx context.Context, id string, c Command) (Outcome, error
 		AttachStdin: c.Stdin != "", AttachStdout: true, AttachStderr: true,
 	})
 	if err != nil {
-		return Outcome{}, fmt.Errorf("cannot run %s: %w", c.Args[0], err)
+		return Outcome{}, fmt.Errorf("cannot run a command: %w", err)
 	}
 	out := &tail{limit: outputLimit}
 	if err := e.stream(ctx, made.ID, c.Stdin, out); err != nil {
-		return Outcome{Output: out.String()}, fmt.Errorf("cannot follow %s: %w: %w", c.Args[0], ErrUnknown, err)
+		return Outcome{Output: out.String()}, fmt.Errorf("lost sight of the command, %w: %w", ErrUnknown, err)
 	}
 	ask, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -56,7 +56,7 @@ func (e *Engine) Exec(ctx context.Context, id string, c Command) (Outcome, error
 		err = errors.New("the connection ended before the command")
 	}
 	if err != nil {
-		return Outcome{Output: out.String()}, fmt.Errorf("cannot tell how %s ended: %w: %w", c.Args[0], ErrUnknown, err)
+		return Outcome{Output: out.String()}, fmt.Errorf("lost sight of the command, %w: %w", ErrUnknown, err)
 	}
 	return Outcome{ExitCode: ended.ExitCode, Output: out.String()}, nil
 }

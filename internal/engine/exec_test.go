@@ -63,13 +63,25 @@ func TestExecPassesArgumentsUserEnvironmentAndInputAndClosesIt(t *testing.T) {
 }
 
 func TestExecOfAProgramThatLeavesItsInputUnreadGivesItsExitCode(t *testing.T) {
-	e, _ := with(t, func(p *enginetest.Process) int {
-		fmt.Fprint(p.Stderr, "no input wanted\n")
-		return 2
-	})
-	got, err := e.Exec(t.Context(), "c", Command{Args: []string{"run"}, Stdin: strings.Repeat("x", 1<<20)})
-	if err != nil || got.ExitCode != 2 || got.Output != "no input wanted\n" {
-		t.Errorf("got %+v, %v", got, err)
+	for name, test := range map[string]struct {
+		bytes int
+		wait  time.Duration // gives the input the time to arrive
+	}{
+		"it ends before the input comes":     {1, 0},
+		"the input has arrived":              {1, 100 * time.Millisecond}, // the socket then ends with ECONNRESET
+		"more than fits is still being sent": {1 << 20, 100 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, _ := with(t, func(p *enginetest.Process) int {
+				time.Sleep(test.wait)
+				fmt.Fprint(p.Stderr, "no input wanted\n")
+				return 2
+			})
+			got, err := e.Exec(t.Context(), "c", Command{Args: []string{"run"}, Stdin: strings.Repeat("x", test.bytes)})
+			if err != nil || got.ExitCode != 2 || got.Output != "no input wanted\n" {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
 	}
 }
 
@@ -117,7 +129,7 @@ func TestExecThatCannotBeginIsNoUnknownOutcome(t *testing.T) {
 	server.Edit("c", func(c *enginetest.Container) { c.State = "paused" })
 	for id, want := range map[string]string{"c": "paused", "gone": "No such container"} {
 		_, err := e.Exec(t.Context(), id, Command{Args: []string{"run"}})
-		if err == nil || errors.Is(err, ErrUnknown) || !strings.HasPrefix(err.Error(), "cannot run run: ") || !strings.Contains(err.Error(), want) {
+		if err == nil || errors.Is(err, ErrUnknown) || !strings.HasPrefix(err.Error(), "cannot run a command: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", id, err)
 		}
 	}

@@ -143,7 +143,7 @@ func identify(f *os.File) (inode, int64, error) {
 		return inode{}, 0, err
 	}
 	st := info.Sys().(*syscall.Stat_t)
-	return inode{uint64(st.Dev), st.Ino}, info.Size(), nil
+	return inode{st.Dev, st.Ino}, info.Size(), nil
 }
 
 func sum(f *os.File, id inode, sums map[inode][sha256.Size]byte) ([sha256.Size]byte, error) {

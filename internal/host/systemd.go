@@ -14,19 +14,23 @@ import (
 // askTimeout bounds a question to systemd, which answers in milliseconds when it answers at all.
 const askTimeout = 20 * time.Second
 
-// UnitExists tells whether systemd on this host has the unit. A host that systemd did not boot has none; sd_booted(3)
-// names the folder that says so.
-func UnitExists(ctx context.Context, unit string) (bool, error) {
+// UnitRuns tells whether systemd on this host has the unit and has started it. A host that systemd did not boot has none;
+// sd_booted(3) names the folder that says so. A unit that is loaded but stopped does not own a container that runs.
+func UnitRuns(ctx context.Context, unit string) (bool, error) {
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		return false, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "systemctl", "show", "--property=LoadState", "--value", "--", unit).Output()
+	out, err := exec.CommandContext(ctx, "systemctl", "show", "--property=ActiveState", "--value", "--", unit).Output()
 	if err != nil {
 		return false, fmt.Errorf("cannot ask systemd for %s: %w", unit, explain(err))
 	}
-	return strings.TrimSpace(string(out)) == "loaded", nil
+	switch strings.TrimSpace(string(out)) {
+	case "active", "activating", "reloading", "deactivating":
+		return true, nil
+	}
+	return false, nil
 }
 
 // RestartUnit restarts the unit and waits for systemd's job, limit at most. "unit file changed on disk" is a warning of

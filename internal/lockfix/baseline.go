@@ -130,9 +130,9 @@ func (k KeptPackage) file() patchset.Package {
 	return patchset.Package{Name: k.Name, Version: k.Version, File: k.File, Size: k.Size, SHA256: k.SHA256}
 }
 
-// keep repacks the named packages of the container whose files are below source into dir, reads each back, and writes
-// the index. What an older index holds of other packages stays. It returns warnings about files that were not as the
-// distribution shipped them: they are kept as they are.
+// keep repacks the named packages of the container into dir, reads each back, and writes the index. What an older index
+// holds of other packages stays. It returns warnings about files that were not as the distribution shipped them: they
+// are kept as they are.
 func keep(ctx context.Context, dir string, s Seen, suffix string, source *os.Root, packages []string) (warnings []string, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot keep packages: %w", err)
@@ -164,7 +164,25 @@ func keep(ctx context.Context, dir string, s Seen, suffix string, source *os.Roo
 		}
 		b.Packages = append(b.Packages, k)
 	}
-	return warnings, writeIndex(root, b)
+	if err := writeIndex(root, b); err != nil {
+		return nil, err
+	}
+	return warnings, sweep(root, b)
+}
+
+// sweep removes files that the index does not name: of an earlier baseline, or of a run that was killed.
+func sweep(root *os.Root, b Baseline) error {
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return fmt.Errorf("cannot clean up the packages from before: %w", err)
+	}
+	for _, e := range entries {
+		named := slices.ContainsFunc(b.Packages, func(k KeptPackage) bool { return k.File == e.Name() })
+		if !named && e.Name() != indexName {
+			err = errors.Join(err, root.Remove(e.Name()))
+		}
+	}
+	return err
 }
 
 func repack(ctx context.Context, root *os.Root, db *deb.Database, p deb.Package) (k KeptPackage, altered []deb.FileProblem, err error) {
@@ -189,10 +207,11 @@ func repack(ctx context.Context, root *os.Root, db *deb.Database, p deb.Package)
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return k, nil, err
 	}
-	k = KeptPackage{Name: p.Name, Version: p.Version, Held: p.Status.Want == "hold", File: p.Name + ".deb"}
+	k = KeptPackage{Name: p.Name, Version: p.Version, Held: p.Status.Want == "hold"}
 	if err := readBack(file, &k); err != nil {
 		return k, nil, err
 	}
+	k.File = p.Name + "_" + k.SHA256 + ".deb" // never in the place of one that the index names
 	return k, report.Problems, root.Rename(part, k.File)
 }
 

@@ -237,6 +237,10 @@ func (b *box) unpack(r io.Reader, want string) error {
 	return b.edit(name, func(string) string { return stanza })
 }
 
+func (b *box) hold(name string) error {
+	return b.dpkg(engine.Command{Args: []string{"dpkg", "--set-selections"}, Stdin: name + " hold\n"})
+}
+
 // edit replaces a package's stanza in the status file, or adds it.
 func (b *box) edit(name string, f func(string) string) error {
 	path := filepath.Join(b.root, "var/lib/dpkg/status")

@@ -9,7 +9,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
@@ -30,14 +32,19 @@ const policyText = "#!/bin/sh\n# nfslock: for the time of an install only\nexit 
 const (
 	dpkgTimeout = 10 * time.Minute // a real one takes seconds; a slow disk may take longer
 	lockWait    = 2 * time.Minute  // for somebody else's dpkg
-	cleanTime   = 30 * time.Second // for what has to be done even when the run's time is up
+	lockLook    = 300 * time.Millisecond
+	outputShown = 2000 // bytes of dpkg's output in an error: its last lines have the reason
 )
 
 // deliver opens one package's verified file.
 type deliver func(patchset.Package) (*os.File, error)
 
-// install brings the packages into the container with one dpkg call and proves that they are there, whole.
-func (j *job) install(ctx context.Context, t *target, packages []patchset.Package, open deliver) (err error) {
+// install brings the packages into the container with one dpkg call and proves that they are there, whole. begun is
+// called when it may have changed something.
+func (j *job) install(ctx context.Context, t *target, packages []patchset.Package, open deliver, begun func()) (err error) {
+	if err := t.awaitDpkg(ctx); err != nil {
+		return fail("copy", "cannot begin in %s: %w", t.Name, err)
+	}
 	if err := t.root.RemoveAll(privateDir); err != nil {
 		return fail("copy", "cannot remove what an earlier run left in %s: %w", t.Name, err)
 	}
@@ -54,7 +61,19 @@ func (j *job) install(ctx context.Context, t *target, packages []patchset.Packag
 		return fail("copy", "cannot keep the packages of %s from starting services: %w", t.Name, err)
 	}
 	before := t.seen.Packages
-	if err := j.dpkg(ctx, t, paths); err != nil {
+	begun()
+	err = j.dpkg(ctx, t, append([]string{"--force-confdef", "--force-confold", "--install"}, paths...), "")
+	if errors.Is(err, engine.ErrUnknown) {
+		// dpkg does not end with its client. When it has ended, what it did is what counts.
+		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), lockWait)
+		defer cancel()
+		if e := t.awaitDpkg(after); e != nil {
+			err = errors.Join(err, e)
+		} else if t.verify(after, before, packages, open) == nil {
+			return ctx.Err()
+		}
+	}
+	if err != nil {
 		return &stepError{"install", fmt.Errorf("cannot install %s in %s: %w", list(packages), t.Name, err)}
 	}
 	return t.verify(ctx, before, packages, open)
@@ -113,7 +132,7 @@ func (t *target) copyFile(p patchset.Package, name string, open deliver) error {
 	return nil
 }
 
-// denyServices leaves a policy that is there already alone: it is the image's own.
+// denyServices leaves a policy that is there already alone: it is the image's own, or ours from a run that was killed.
 func (t *target) denyServices() error {
 	file, err := t.root.OpenFile(policyFile, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	if errors.Is(err, fs.ErrExist) {
@@ -123,13 +142,13 @@ func (t *target) denyServices() error {
 		return err
 	}
 	_, err = file.WriteString(policyText)
-	return errors.Join(err, file.Chmod(0o755), file.Close())
+	return errors.Join(err, file.Chmod(0o755), file.Close()) // clean removes it also when it is only half written
 }
 
 // clean removes all that is ours from the container.
 func (t *target) clean() error {
 	policy, err := t.root.ReadFile(policyFile)
-	if err == nil && string(policy) == policyText {
+	if err == nil && strings.HasPrefix(policyText, string(policy)) {
 		err = t.root.Remove(policyFile)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -145,35 +164,80 @@ var environment = []string{
 	"DEBIAN_FRONTEND=noninteractive", "SYSTEMD_OFFLINE=1",
 }
 
-// dpkg installs the files. While another dpkg or apt is at work there it waits, and never touches that one's lock.
-func (j *job) dpkg(ctx context.Context, t *target, paths []string) error {
-	args := append(append([]string{}, environment...), "dpkg", "--force-confdef", "--force-confold", "--install")
-	args = append(args, paths...)
+// dpkg runs dpkg. While another dpkg or apt is at work there it waits, and never touches that one's lock.
+func (j *job) dpkg(ctx context.Context, t *target, args []string, stdin string) error {
+	ctx, cancel := context.WithTimeout(ctx, dpkgTimeout)
+	defer cancel()
+	command := engine.Command{Args: append(append(slices.Clone(environment), "dpkg"), args...), User: "0", Stdin: stdin}
 	until := time.Now().Add(lockWait)
 	for {
-		out, err := j.exec(ctx, t, args, "")
-		if err == nil && out.ExitCode == 0 {
-			return nil
-		}
-		if err != nil {
+		if err := t.awaitDpkg(ctx); err != nil {
 			return err
 		}
-		if out.ExitCode != 2 || !strings.Contains(out.Output, "lock") || time.Now().After(until) {
-			return fmt.Errorf("dpkg ended with %d: %s", out.ExitCode, strings.TrimSpace(out.Output))
+		out, err := j.engine.Exec(ctx, t.ID, command)
+		if err != nil {
+			return fmt.Errorf("dpkg: %w", err)
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("another dpkg is at work there: %w", ctx.Err())
-		case <-time.After(500 * time.Millisecond):
+		if out.ExitCode == 0 {
+			return nil
+		}
+		// Somebody may have been quicker between the look and the start.
+		if !strings.Contains(out.Output, "locked by another process") || time.Now().After(until) {
+			return fmt.Errorf("dpkg ended with %d: %s", out.ExitCode, ending(out.Output))
 		}
 	}
 }
 
-// exec runs a command as root.
-func (j *job) exec(ctx context.Context, t *target, args []string, stdin string) (engine.Outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, dpkgTimeout)
-	defer cancel()
-	return j.engine.Exec(ctx, t.ID, engine.Command{Args: args, User: "0", Stdin: stdin})
+// ending is the last part of a program's output, from the beginning of a line.
+func ending(output string) string {
+	output = strings.TrimSpace(output)
+	if len(output) > outputShown {
+		output = output[len(output)-outputShown:]
+		_, output, _ = strings.Cut(output, "\n")
+	}
+	return output
+}
+
+// awaitDpkg waits until no dpkg or apt holds its locks in the container. It only looks: fcntl(2), F_GETLK. The lock files
+// are dpkg's lib/dpkg/dbmodify.c; a container without them has no dpkg at work.
+func (t *target) awaitDpkg(ctx context.Context) error {
+	until := time.Now().Add(lockWait)
+	for {
+		busy, err := t.dpkgBusy()
+		if err != nil || !busy {
+			return err
+		}
+		if time.Now().After(until) {
+			return fmt.Errorf("another dpkg or apt has been at work in %s for %v", t.Name, lockWait)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("another dpkg or apt is at work in %s: %w", t.Name, ctx.Err())
+		case <-time.After(lockLook):
+		}
+	}
+}
+
+func (t *target) dpkgBusy() (bool, error) {
+	for _, name := range []string{"var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock"} {
+		file, err := t.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("cannot look at dpkg's lock: %w", err)
+		}
+		lock := syscall.Flock_t{Type: syscall.F_WRLCK}
+		err = syscall.FcntlFlock(file.Fd(), syscall.F_GETLK, &lock)
+		file.Close()
+		if err != nil {
+			return false, fmt.Errorf("cannot look at dpkg's lock: %w", err)
+		}
+		if lock.Type != syscall.F_UNLCK {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // verify trusts dpkg's exit code in nothing: state, version, every file, and the dependencies of all other packages.
@@ -184,7 +248,7 @@ func (t *target) verify(ctx context.Context, before []deb.Package, packages []pa
 	var now []deb.Package
 	for _, p := range packages {
 		have, ok := t.seen.find(p.Name)
-		if !ok || have.Version != p.Version || have.Status.State != "installed" || have.Status.Flag != "ok" {
+		if !ok || have.Version != p.Version || !whole(have) {
 			return fail("verify", "cannot install %s in %s: dpkg succeeded, yet %s is there", p.Name+" "+p.Version, t.Name, describe(have))
 		}
 		now = append(now, have)
@@ -226,10 +290,7 @@ func (j *job) hold(ctx context.Context, t *target, names []string, selection str
 	for _, name := range names {
 		fmt.Fprintf(&lines, "%s %s\n", name, selection)
 	}
-	out, err := j.exec(ctx, t, append(append([]string{}, environment...), "dpkg", "--set-selections"), lines.String())
-	if err == nil && out.ExitCode != 0 {
-		err = fmt.Errorf("dpkg ended with %d: %s", out.ExitCode, strings.TrimSpace(out.Output))
-	}
+	err := j.dpkg(ctx, t, []string{"--set-selections"}, lines.String())
 	if err == nil {
 		err = t.readPackages()
 	}

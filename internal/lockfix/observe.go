@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -82,7 +83,7 @@ func (j *job) observe(ctx context.Context, names []string) []*target {
 		t := &target{seen: Seen{Name: name}}
 		targets[i] = t
 		group.Go(func() error {
-			if err := j.look(ctx, t); err != nil {
+			if err := noPanic(func() error { return j.look(ctx, t) }); err != nil {
 				t.seen.Failure = &Failure{Step: "observe", Message: fmt.Sprintf("cannot observe %s: %v", name, err), Hint: observeHint(err)}
 			}
 			return nil
@@ -104,9 +105,10 @@ func (j *job) look(ctx context.Context, t *target) (err error) {
 	if t.Container, err = j.engine.Inspect(ctx, s.Name); err != nil {
 		return err
 	}
+	t.Name = s.Name // as the user calls it
 	s.ID, s.Image, s.State, s.ReadOnly = t.ID, t.Image, t.State, t.ReadOnly
 	if s.Kept, t.kept, err = readBaseline(j.baseline(s.Name)); err != nil {
-		return err
+		s.KeptDamage = fmt.Sprintf("the packages from before, in %s, cannot be used: %v", j.baseline(s.Name), err)
 	}
 	if t.State != "running" {
 		return nil
@@ -168,7 +170,7 @@ func (j *job) inspectFiles(ctx context.Context, o Options, set Set, targets []*t
 					sums[p.Name] = expectation{p.Version, set.Contents[p.SHA256].Md5sums}
 				}
 			}
-			if err := t.compare(ctx, sums); err != nil {
+			if err := noPanic(func() error { return t.compare(ctx, sums) }); err != nil {
 				t.seen.Failure = &Failure{Step: "observe", Message: fmt.Sprintf("cannot check the files of %s: %v", t.seen.Name, err)}
 			}
 			return nil
@@ -209,4 +211,14 @@ func (t *target) compare(ctx context.Context, want map[string]expectation) error
 		}
 	}
 	return nil
+}
+
+// noPanic turns a panic into an error: in a goroutine it would end the program without a result and without a rollback.
+func noPanic(f func() error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("internal error, please report it: %v\n%s", cause, debug.Stack())
+		}
+	}()
+	return f()
 }

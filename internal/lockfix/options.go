@@ -33,10 +33,13 @@ type Options struct {
 
 // The values of the options that are a choice.
 const (
-	Present, Absent              = "present", "absent"
-	RestartAuto, RestartAlways   = "auto", "always"
-	RestartNever                 = "never"
-	OnErrorRollback, OnErrorKeep = "rollback", "keep"
+	Present         = "present"
+	Absent          = "absent"
+	RestartAuto     = "auto"
+	RestartAlways   = "always"
+	RestartNever    = "never"
+	OnErrorRollback = "rollback"
+	OnErrorKeep     = "keep"
 )
 
 func (o Options) absent() bool { return o.State == Absent }

@@ -20,6 +20,7 @@ type Seen struct {
 	Packages        []deb.Package                // everything in its dpkg database
 	Problems        map[string][]deb.FileProblem // by package: files that are not as the wanted package has them
 	Kept            *Baseline                    // the packages from before, if this host keeps them
+	KeptDamage      string                       // why those cannot be used
 	Failure         *Failure                     // it could not be observed
 }
 
@@ -46,7 +47,6 @@ const (
 type Step struct {
 	Verb     Verb
 	Packages []string // names; none for Restart and Forget
-	Why      string   // for the diff
 }
 
 // ContainerPlan is what is to happen to one container.
@@ -56,7 +56,8 @@ type ContainerPlan struct {
 	Changes []Change
 	Steps   []Step
 	Files   []patchset.Package // for Install of a patch set
-	Note    string             // for the warnings
+	Reasons map[string]string  // why a package is installed again in the version it has
+	Notes   []string           // for the warnings
 	Failure *Failure           // nothing will be done to it
 }
 
@@ -64,7 +65,7 @@ type ContainerPlan struct {
 func MakePlan(o Options, set Set, seen []Seen) []ContainerPlan {
 	plans := make([]ContainerPlan, len(seen))
 	for i, s := range seen {
-		plans[i] = ContainerPlan{Seen: s}
+		plans[i] = ContainerPlan{Seen: s, Reasons: map[string]string{}}
 		p := &plans[i]
 		p.Failure = s.unfit()
 		switch {
@@ -93,7 +94,7 @@ func (s Seen) unfit() *Failure {
 		}
 	case !s.Distribution.UsesDpkg():
 		return &Failure{
-			Step: "observe", Message: fmt.Sprintf("cannot patch %s: its image is %s, and only Debian's and Ubuntu's packages can be rebuilt", s.Name, s.Distribution.ID),
+			Step: "observe", Message: fmt.Sprintf("cannot work in %s: its image is %s, and only Debian's and Ubuntu's packages can be rebuilt", s.Name, s.Distribution.ID),
 			Hint: "see the README for what helps without a patch: rpcbind and rpc.statd on the host, or NFSv4",
 		}
 	}
@@ -145,26 +146,32 @@ func (p *ContainerPlan) patch(o Options, set Set) {
 		p.Status = Skipped
 		return
 	}
-	var names, keep, unheld, why []string
+	var names, keep, hold []string
 	var replace []deb.Package
 	for _, w := range want {
 		have, _ := s.find(w.Name)
-		if p.Failure = versionChange(o, set.Suffix, s.Name, have, w); p.Failure != nil {
+		if p.Failure = versionChange(o, set.Suffix, s, have, w); p.Failure != nil {
 			return
 		}
 		change := Change{Name: w.Name, Before: describe(have), After: describe(have), Wanted: w.Version}
 		if reason := s.differs(have, w.Version); reason != "" {
 			change.After = w.Version
+			p.Reasons[w.Name] = reason
 			names = append(names, w.Name)
-			why = append(why, w.Name+" "+reason)
 			p.Files = append(p.Files, w)
 			replace = append(replace, set.Contents[w.SHA256].Package)
-			if !isPatched(have.Version, set.Suffix) {
+			switch {
+			case s.patched(have.Version, set.Suffix) || s.keeps(have):
+			case !whole(have):
+				p.Notes = append(p.Notes, fmt.Sprintf("%s: %s is %s, so it cannot be kept for state: absent", s.Name, w.Name, describe(have)))
+			default:
 				keep = append(keep, w.Name)
 			}
 		}
-		if have.Status.Want != "hold" {
-			unheld = append(unheld, w.Name)
+		// dpkg drops a hold when it installs, so what was held is held again in any case.
+		held, replaced := have.Status.Want == "hold", p.Reasons[w.Name] != ""
+		if o.Hold && !held || (o.Hold || held) && replaced {
+			hold = append(hold, w.Name)
 		}
 		p.Changes = append(p.Changes, change)
 	}
@@ -175,33 +182,28 @@ func (p *ContainerPlan) patch(o Options, set Set) {
 		if p.Failure = s.writable(); p.Failure != nil {
 			return
 		}
-		p.Steps = append(p.Steps, Step{Install, names, strings.Join(why, "; ")})
 		if len(keep) > 0 {
-			p.Steps = slices.Insert(p.Steps, 0, Step{Keep, keep, "to bring them back with state: absent"})
+			p.Steps = append(p.Steps, Step{Keep, keep})
 		}
-		if o.Hold {
-			p.Steps = append(p.Steps, Step{Hold, names, "apt shall not replace them"}) // dpkg may drop a hold when it installs
-			unheld = nil
-		}
+		p.Steps = append(p.Steps, Step{Install, names})
 	}
-	if o.Hold && len(unheld) > 0 {
-		p.Steps = append(p.Steps, Step{Hold, unheld, "apt shall not replace them"})
+	if len(hold) > 0 {
+		p.Steps = append(p.Steps, Step{Hold, hold})
+	}
+	if s.KeptDamage != "" {
+		p.Notes = append(p.Notes, fmt.Sprintf("%s: %s", s.Name, s.KeptDamage))
 	}
 	p.finish(o, Patched, len(names) > 0)
 }
 
 // finish adds the restart and names the status.
 func (p *ContainerPlan) finish(o Options, changed Status, programs bool) {
-	switch {
-	case !kolla.RunsGuests(p.Seen.Name) || o.Restart == RestartNever:
-	case programs:
-		p.Steps = append(p.Steps, Step{Verb: Restart, Why: "its packages changed"})
-	case o.Restart == RestartAlways:
-		p.Steps = append(p.Steps, Step{Verb: Restart, Why: "restart: always"})
+	p.Status = Unchanged
+	if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Verb == Install || s.Verb == Hold || s.Verb == Unhold }) {
+		p.Status = changed
 	}
-	p.Status = changed
-	if len(p.Steps) == 0 {
-		p.Status = Unchanged
+	if kolla.RunsGuests(p.Seen.Name) && (o.Restart == RestartAlways || o.Restart == RestartAuto && programs) {
+		p.Steps = append(p.Steps, Step{Verb: Restart})
 	}
 }
 
@@ -210,7 +212,7 @@ func (s Seen) differs(have deb.Package, version string) string {
 	if have.Version != version {
 		return have.Version + " -> " + version
 	}
-	if have.Status.State != "installed" || have.Status.Flag != "ok" {
+	if !whole(have) {
 		return "is " + have.Status.String() + ", not installed whole"
 	}
 	if problems := s.Problems[have.Name]; len(problems) > 0 {
@@ -236,35 +238,57 @@ func (s Seen) writable() *Failure {
 
 // describe gives a version, with dpkg's state in front where that is not plainly installed or held.
 func describe(p deb.Package) string {
-	if p.Status.State == "installed" && p.Status.Flag == "ok" {
+	if whole(p) {
 		return p.Version
 	}
 	return p.Status.String() + " " + p.Version
 }
 
-// isPatched tells our versions from the distribution's: they end with the set's suffix, or with one like the default.
-func isPatched(version, suffix string) bool {
-	return suffix != "" && strings.HasSuffix(version, suffix) || strings.Contains(version, defaultSuffix)
+// whole: dpkg has finished with it.
+func whole(p deb.Package) bool { return p.Status.State == "installed" && p.Status.Flag == "ok" }
+
+// patched tells our versions from the distribution's: they end with the set's suffix, with that of the set that was
+// installed before, or with one like the default.
+func (s Seen) patched(version, suffix string) bool { return s.stockVersion(version, suffix) != version }
+
+// stockVersion takes a suffix of ours off.
+func (s Seen) stockVersion(version, suffix string) string {
+	for _, end := range []string{suffix, s.keptSuffix()} {
+		if stock, ok := strings.CutSuffix(version, end); ok && end != "" {
+			return stock
+		}
+	}
+	if i := strings.LastIndex(version, defaultSuffix); i > 0 {
+		return version[:i]
+	}
+	return version
+}
+
+func (s Seen) keptSuffix() string {
+	if s.Kept == nil {
+		return ""
+	}
+	return s.Kept.Suffix
+}
+
+// keeps tells whether just this package of just this container is in the baseline already. It is never kept twice: what
+// is installed now may be half replaced, though it still has the version from before.
+func (s Seen) keeps(p deb.Package) bool {
+	return s.Kept != nil && s.Kept.ID == s.ID &&
+		slices.ContainsFunc(s.Kept.Packages, func(k KeptPackage) bool { return k.Name == p.Name && k.Version == p.Version })
 }
 
 const defaultSuffix = "+nfslock"
 
 // sourceVersion is the version of the source that the installed package was built from.
-func sourceVersion(p deb.Package, suffix string) string {
-	version := p.SourceVersion
-	if suffix != "" {
-		version = strings.TrimSuffix(version, suffix)
-	}
-	if i := strings.LastIndex(version, defaultSuffix); i > 0 {
-		version = version[:i]
-	}
-	return version
+func (s Seen) sourceVersion(p deb.Package, suffix string) string {
+	return s.stockVersion(p.SourceVersion, suffix)
 }
 
-func versionChange(o Options, suffix, container string, have deb.Package, w patchset.Package) *Failure {
-	if from := sourceVersion(have, suffix); from != w.BuiltFrom && !o.AllowVersionChange {
+func versionChange(o Options, suffix string, s Seen, have deb.Package, w patchset.Package) *Failure {
+	if from := s.sourceVersion(have, suffix); from != w.BuiltFrom && !o.AllowVersionChange {
 		return &Failure{
-			Step: "plan", Message: fmt.Sprintf("cannot replace %s %s in %s: the patch set's was built from %s", have.Name, have.Version, container, w.BuiltFrom),
+			Step: "plan", Message: fmt.Sprintf("cannot replace %s %s in %s: the patch set's was built from %s", have.Name, have.Version, s.Name, w.BuiltFrom),
 			Hint: "build the patch set from this container's image, or set allow_version_change: true",
 		}
 	}

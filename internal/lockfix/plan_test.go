@@ -118,7 +118,7 @@ func TestPlan(t *testing.T) {
 				s := bookworm("cinder_api")
 				s.Distribution = kolla.Distribution{ID: "rocky"}
 				return s
-			}(), want: "failed: cannot patch cinder_api: its image is rocky, and only Debian's and Ubuntu's packages can be rebuilt",
+			}(), want: "failed: cannot work in cinder_api: its image is rocky, and only Debian's and Ubuntu's packages can be rebuilt",
 		},
 		{
 			name: "tied versions are refused before copying", set: planSet(newUtils),
@@ -150,14 +150,53 @@ func TestPlan(t *testing.T) {
 				s := bookworm("cinder_api", with(newUtils, held))
 				s.Kept = kept("1", withKept(keptUtils, func(k *KeptPackage) { k.Held = true }))
 				return s
-			}(), want: "restored; install qemu-utils; forget",
+			}(), want: "restored; install qemu-utils; hold qemu-utils; forget",
 		},
 		{
 			name: "absent after the container was recreated", change: absent, seen: func() Seen {
 				s := bookworm("cinder_api", installed("qemu-utils", "1:7.2-8"))
 				s.Kept = kept("0", keptUtils)
 				return s
-			}(), want: "restored; forget",
+			}(), want: "unchanged; forget",
+		},
+		{
+			name: "absent leaves a newer version of the distribution alone", change: absent, seen: func() Seen {
+				s := bookworm("cinder_api", installed("qemu-utils", "1:7.2-8"))
+				s.Kept = kept("1", keptUtils)
+				return s
+			}(), want: "unchanged; forget",
+		},
+		{
+			name: "absent refuses packages of another source version", change: absent, seen: func() Seen {
+				s := bookworm("cinder_api", installed("qemu-utils", "1:7.2-8+nfslock1"))
+				s.Kept = kept("0", keptUtils)
+				return s
+			}(), want: "failed: cannot restore cinder_api: qemu-utils 1:7.2-8+nfslock1 is installed there, and what this host keeps was built from another version, 1:7.2-7",
+		},
+		{
+			name: "another suffix is known by the baseline", set: set, seen: func() Seen {
+				s := bookworm("cinder_api", with(installed("qemu-utils", "1:7.2-7+acme1"), held))
+				s.Kept = kept("1", keptUtils)
+				s.Kept.Suffix = "+acme1"
+				return s
+			}(), want: "patched; install qemu-utils; hold qemu-utils",
+		},
+		{
+			name: "half installed stock cannot be kept", set: set,
+			seen: bookworm("cinder_api", with(utils, func(p *deb.Package) { p.Status.State, p.Status.Flag = "half-installed", "reinstreq" })),
+			want: "patched; install qemu-utils; hold qemu-utils",
+		},
+		{
+			name: "one is patched and lost its hold, one is stock", set: set, seen: bookworm("cinder_api", newUtils, extra),
+			want: "patched; keep qemu-block-extra; install qemu-block-extra; hold qemu-utils qemu-block-extra",
+		},
+		{
+			name: "hold: false leaves the operator's own hold", change: func(o *Options) { o.Hold = false }, set: set, seen: bookworm("cinder_api", with(utils, held)),
+			want: "patched; keep qemu-utils; install qemu-utils; hold qemu-utils",
+		},
+		{
+			name: "restart: always", change: func(o *Options) { o.Restart = RestartAlways }, set: set, seen: bookworm("nova_libvirt", with(newUtils, held)),
+			want: "unchanged; restart",
 		},
 		{name: "absent where nothing was patched", change: absent, seen: bookworm("cinder_api", utils), want: "unchanged"},
 		{

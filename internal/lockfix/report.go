@@ -10,15 +10,14 @@ import (
 )
 
 // report makes the result of what was planned and of what came of it.
-func report(o Options, call ansible.Call, all []*work, guests []Stale, result Result) (Result, error) {
+func (j *job) report(call ansible.Call, all []*work, guests []Stale, result Result) (Result, error) {
 	for _, w := range all {
-		row := w.row(call.CheckMode)
+		row := w.row(call.CheckMode, j.baseline(w.seen.Name))
 		if kolla.RunsGuests(row.Name) {
 			row.StaleQEMU = append(row.StaleQEMU, guests...)
 		}
 		result.Containers = append(result.Containers, row)
-		planned := len(w.plan.Steps) > 0
-		result.Changed = result.Changed || planned && (call.CheckMode || row.changed())
+		result.Changed = result.Changed || w.changes(call.CheckMode)
 	}
 	if call.Diff {
 		result.Diff = difference(all, result.Containers)
@@ -30,47 +29,42 @@ func report(o Options, call ansible.Call, all []*work, guests []Stale, result Re
 	return result, nil
 }
 
-// changed: what was rolled back is as it was, but the host was worked on, and a restart is felt.
-func (r Row) changed() bool { return r.Status == Patched || r.Status == Restored || r.Restarted }
-
-func (w *work) row(check bool) Row {
-	s := w.seen
-	row := w.rows
-	row.Name, row.ID, row.Image, row.Architecture = s.Name, s.ID, s.Image, s.Architecture
-	row.Distribution = strings.TrimSpace(s.Distribution.ID + " " + s.Distribution.Release)
-	row.Status, row.Packages, row.StaleQEMU = w.plan.Status, slices.Clone(w.plan.Changes), []Stale{}
-	if row.Packages == nil {
-		row.Packages = []Change{}
-	}
-	_, restart := w.step(Restart)
+// changes: something is other than it was, or was felt, as a restart is.
+func (w *work) changes(check bool) bool {
 	switch {
-	case w.plan.Failure != nil:
-		row.Error = w.plan.Failure
-	case w.err != nil:
-		row.Status, row.Error = Failed, w.failure()
-		if w.back {
-			row.Status = RolledBack
-		}
-	case w.back:
-		row.Status = RolledBack
-	case check:
-		row.Restarted = restart
+	case check || w.done:
+		return len(w.plan.Steps) > 0
+	case w.rolledBack || !w.begun:
+		return w.restarted
 	}
-	if !check || row.Status == Failed {
-		w.measure(row.Packages)
-	}
-	return row
+	return true // it failed half way
 }
 
-// measure replaces the planned versions by what dpkg's database says now.
-func (w *work) measure(changes []Change) {
-	for i := range changes {
-		if have, ok := w.seen.find(changes[i].Name); ok {
-			changes[i].After = describe(have)
-		} else {
-			changes[i].After = ""
-		}
+func (w *work) row(check bool, baseline string) Row {
+	s := w.seen
+	row := Row{
+		Name: s.Name, ID: s.ID, Image: s.Image, Architecture: s.Architecture,
+		Distribution: strings.TrimSpace(s.Distribution.ID + " " + s.Distribution.Release),
+		Status:       w.plan.Status, Packages: append([]Change{}, w.plan.Changes...), StaleQEMU: []Stale{}, Restarted: w.restarted,
+		Error: w.plan.Failure,
 	}
+	if check {
+		_, row.Restarted = w.step(Restart)
+		return row
+	}
+	if f := w.failure(baseline); f != nil {
+		row.Status, row.Error = Failed, f
+	} else if !w.done && len(w.plan.Steps) > 0 {
+		row.Status = Unchanged // another one failed before this one was begun
+	}
+	if w.rolledBack {
+		row.Status = RolledBack
+	}
+	for i := range row.Packages {
+		have, _ := s.find(row.Packages[i].Name)
+		row.Packages[i].After = describe(have)
+	}
+	return row
 }
 
 func summary(rows []Row, check bool) string {
@@ -91,22 +85,27 @@ func summary(rows []Row, check bool) string {
 	return text
 }
 
-// difference shows, per container and package, versions and holds before and after, and what is restarted.
+// difference shows, per container and package, versions and holds before and after, why a package is installed again in
+// the same version, and what is restarted.
 func difference(all []*work, rows []Row) []ansible.Diff {
 	var diffs []ansible.Diff
 	for i, w := range all {
 		var before, after strings.Builder
 		for _, c := range rows[i].Packages {
 			held := w.held(c.Name)
-			fmt.Fprintf(&before, "%s %s%s\n", c.Name, c.Before, mark(held))
+			fmt.Fprintf(&before, "%s %s%s", c.Name, c.Before, mark(held))
+			if reason := w.plan.Reasons[c.Name]; c.Before == c.After && reason != "" {
+				fmt.Fprintf(&before, ": %s", reason)
+			}
+			before.WriteString("\n")
 			fmt.Fprintf(&after, "%s %s%s\n", c.Name, c.After, mark(w.willBeHeld(c.Name, held)))
 		}
 		if rows[i].Restarted {
 			after.WriteString("restarted\n")
 		}
 		if before.String() != after.String() {
-			name := rows[i].Name
-			diffs = append(diffs, ansible.Diff{Before: before.String(), After: after.String(), BeforeHeader: name + " (packages)", AfterHeader: name + " (packages)"})
+			header := rows[i].Name + " (packages)"
+			diffs = append(diffs, ansible.Diff{Before: before.String(), After: after.String(), BeforeHeader: header, AfterHeader: header})
 		}
 	}
 	return diffs
@@ -124,12 +123,17 @@ func (w *work) held(name string) bool {
 	return ok && p.Status.Want == "hold"
 }
 
+// willBeHeld tells what is, once something was begun, else what the plan leads to.
 func (w *work) willBeHeld(name string, held bool) bool {
+	if w.begun {
+		p, ok := w.seen.find(name)
+		return ok && p.Status.Want == "hold"
+	}
 	if s, ok := w.step(Hold); ok && slices.Contains(s.Packages, name) {
-		return !w.back && w.err == nil
+		return true
 	}
 	if s, ok := w.step(Unhold); ok && slices.Contains(s.Packages, name) {
-		return w.err != nil
+		return false
 	}
 	return held
 }

@@ -14,13 +14,10 @@ import (
 const (
 	restartGrace = 60 * time.Second // kolla-ansible's own units stop with -t 60
 	restartLimit = 3 * time.Minute  // for systemd's job: stop, and start after its RestartSec
-	startLimit   = 60 * time.Second // until it runs and its health test passes again
+	startLimit   = 2 * time.Minute  // until it runs and its health test passes again; kolla itself allows 95 s
 	startPoll    = 300 * time.Millisecond
 	healthLimit  = 30 * time.Second // kolla's own timeout of a health test
-	undoTimeout  = 15 * time.Minute
 )
-
-func (w *work) restarted() bool { return w.rows.Restarted }
 
 // restart restarts the container if its plan says so: through the systemd unit that owns it, where there is one, because that unit
 // would stop a container that somebody else restarted. Then it waits until the container runs and, if its health test passed
@@ -33,20 +30,19 @@ func (j *job) restart(ctx context.Context, w *work) error {
 	if err != nil {
 		return fail("restart", "cannot restart %s: %w", w.Name, err)
 	}
-	healthy := j.health(ctx, before) == nil
-	if err := j.restartOnce(ctx, before); err != nil {
+	w.begun, w.restarted = true, true // also when the call fails: it may have come through
+	if err := j.restartOnce(ctx, before, w.Name); err != nil {
 		return fail("restart", "cannot restart %s: %w", w.Name, err)
 	}
-	w.rows.Restarted = true
-	if err := j.awaitStart(ctx, before, healthy); err != nil {
+	if err := j.awaitStart(ctx, before, w.healthy); err != nil {
 		return fail("restart", "cannot bring %s up again: %w", w.Name, err)
 	}
 	return nil
 }
 
-func (j *job) restartOnce(ctx context.Context, c engine.Container) error {
-	unit := kolla.Unit(c.Name)
-	owned, err := j.units.exists(ctx, unit)
+func (j *job) restartOnce(ctx context.Context, c engine.Container, name string) error {
+	unit := kolla.Unit(name)
+	owned, err := j.units.runs(ctx, unit)
 	if err != nil {
 		return err
 	}
@@ -63,6 +59,7 @@ func (j *job) awaitStart(ctx context.Context, before engine.Container, healthy b
 	for {
 		now, err := j.engine.Inspect(ctx, before.ID)
 		switch {
+		case ctx.Err() != nil:
 		case err != nil:
 			last = err
 		case now.State != "running":
@@ -72,8 +69,12 @@ func (j *job) awaitStart(ctx context.Context, before engine.Container, healthy b
 		case !healthy:
 			return nil
 		default:
-			if last = j.health(ctx, now); last == nil {
+			err := j.health(ctx, now)
+			if err == nil {
 				return nil
+			}
+			if ctx.Err() == nil {
+				last = err
 			}
 		}
 		select {
@@ -96,7 +97,7 @@ func (j *job) health(ctx context.Context, c engine.Container) error {
 		return err
 	}
 	if out.ExitCode != 0 {
-		return fmt.Errorf("its health test %q ended with %d: %s", strings.Join(c.Health, " "), out.ExitCode, strings.TrimSpace(out.Output))
+		return fmt.Errorf("its health test %q ended with %d: %s", strings.Join(c.Health, " "), out.ExitCode, ending(out.Output))
 	}
 	return nil
 }

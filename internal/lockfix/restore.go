@@ -10,30 +10,46 @@ import (
 // restore plans the way back to the packages from before.
 func (p *ContainerPlan) restore(o Options) {
 	s := p.Seen
+	if s.KeptDamage != "" {
+		p.Failure = &Failure{Step: "plan", Message: fmt.Sprintf("cannot restore %s: %s", s.Name, s.KeptDamage), Hint: s.stockByHand()}
+		return
+	}
 	if s.Kept == nil {
 		p.withoutBaseline()
 		return
 	}
-	var install, unhold, why []string
+	var install, hold, unhold []string
 	var replace []deb.Package
 	for _, k := range s.Kept.Packages {
 		have, ok := s.find(k.Name)
 		if !ok {
-			p.Note = fmt.Sprintf("%s: %s is no longer installed, it is not brought back", s.Name, k.Name)
+			p.Notes = append(p.Notes, fmt.Sprintf("%s: %s is no longer installed, it is not brought back", s.Name, k.Name))
 			continue
 		}
-		change := Change{Name: k.Name, Before: describe(have), After: describe(have), Wanted: k.Version}
-		recreated := s.Kept.ID != s.ID && !isPatched(have.Version, s.Kept.Suffix)
-		if recreated {
-			// Whatever version the new container came with is its own; the old one's packages are not for it.
-			change.Wanted = have.Version
-		} else if reason := s.differs(have, k.Version); reason != "" {
-			change.After = k.Version
-			install = append(install, k.Name)
-			why = append(why, k.Name+" "+reason)
-			replace = append(replace, k.Control)
+		ours := s.patched(have.Version, "")
+		if from := s.sourceVersion(have, ""); ours && from != k.Control.SourceVersion {
+			p.Failure = &Failure{
+				Step: "plan", Message: fmt.Sprintf("cannot restore %s: %s %s is installed there, and what this host keeps was built from another version, %s", s.Name, k.Name, have.Version, k.Control.SourceVersion),
+				Hint: s.stockByHand(),
+			}
+			return
 		}
-		if have.Status.Want == "hold" && !k.Held && !recreated {
+		change := Change{Name: k.Name, Before: describe(have), After: describe(have), Wanted: k.Version}
+		reason := s.differs(have, k.Version)
+		if !ours && whole(have) && have.Version != k.Version {
+			// The distribution's own, newer or from another image: nothing of ours to take back.
+			change.Wanted, reason = have.Version, ""
+		}
+		if reason != "" {
+			change.After = k.Version
+			p.Reasons[k.Name] = reason
+			install = append(install, k.Name)
+			replace = append(replace, k.Control)
+			if k.Held { // dpkg drops a hold when it installs
+				hold = append(hold, k.Name)
+			}
+		}
+		if ours && have.Status.Want == "hold" && !k.Held {
 			unhold = append(unhold, k.Name)
 		}
 		p.Changes = append(p.Changes, change)
@@ -45,33 +61,48 @@ func (p *ContainerPlan) restore(o Options) {
 		if p.Failure = s.writable(); p.Failure != nil {
 			return
 		}
-		p.Steps = append(p.Steps, Step{Install, install, strings.Join(why, "; ")})
+		p.Steps = append(p.Steps, Step{Install, install})
+	} else if s.Kept.ID != s.ID {
+		p.Notes = append(p.Notes, fmt.Sprintf("%s was recreated since it was patched: the packages kept from its predecessor are removed", s.Name))
+	}
+	if len(hold) > 0 {
+		p.Steps = append(p.Steps, Step{Hold, hold})
 	}
 	if len(unhold) > 0 {
-		p.Steps = append(p.Steps, Step{Unhold, unhold, "they were not held before"})
+		p.Steps = append(p.Steps, Step{Unhold, unhold})
 	}
-	p.Steps = append(p.Steps, Step{Verb: Forget, Why: "the packages from before are back"})
-	if s.Kept.ID != s.ID && len(install)+len(unhold) == 0 {
-		p.Note = fmt.Sprintf("%s was recreated since it was patched: the packages kept from its predecessor are removed", s.Name)
-	}
+	p.Steps = append(p.Steps, Step{Verb: Forget})
 	p.finish(o, Restored, len(install) > 0)
 }
 
 // withoutBaseline is right where nothing was ever patched, and an error where something is.
 func (p *ContainerPlan) withoutBaseline() {
+	s := p.Seen
 	p.Status = Unchanged
-	var apt []string
-	for _, have := range p.Seen.Packages {
-		if present(have) && isPatched(have.Version, "") {
+	for _, have := range s.Packages {
+		if present(have) && s.patched(have.Version, "") {
 			p.Changes = append(p.Changes, Change{Name: have.Name, Before: describe(have), After: describe(have)})
-			apt = append(apt, fmt.Sprintf("%s=%s", have.Name, sourceVersion(have, "")))
 		}
 	}
-	if len(apt) > 0 {
+	if len(p.Changes) > 0 {
 		p.Failure = &Failure{
-			Step: "plan", Message: fmt.Sprintf("cannot restore %s: the packages from before are not kept on this host", p.Seen.Name),
-			Hint: fmt.Sprintf("recreate the container from its image, or run as root inside it: apt-get install --allow-downgrades --allow-change-held-packages %s "+
-				"(with +b1, +b2 … behind the version where apt-cache policy shows it)", strings.Join(apt, " ")),
+			Step: "plan", Message: fmt.Sprintf("cannot restore %s: the packages from before are not kept on this host", s.Name),
+			Hint: s.stockByHand(),
 		}
 	}
+}
+
+// stockByHand is what to do where this host cannot bring the distribution's packages back.
+func (s Seen) stockByHand() string {
+	var apt []string
+	for _, have := range s.Packages {
+		if present(have) && s.patched(have.Version, "") {
+			apt = append(apt, have.Name+"="+s.sourceVersion(have, ""))
+		}
+	}
+	if len(apt) == 0 {
+		return "nothing in the container is patched: remove /var/lib/nfslock/baseline/" + s.Name
+	}
+	return "recreate the container from its image, or run as root inside it: apt-get install --allow-downgrades --allow-change-held-packages " +
+		strings.Join(apt, " ") + " (with +b1, +b2 … behind the version where apt-cache policy shows it)"
 }

@@ -3,8 +3,8 @@ package lockfix
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
@@ -29,14 +29,12 @@ type job struct {
 
 // units is the host's systemd.
 type units struct {
-	exists  func(ctx context.Context, unit string) (bool, error)
+	runs    func(ctx context.Context, unit string) (bool, error)
 	restart func(ctx context.Context, unit string, limit time.Duration) error
 }
 
 // Run is the module: it does what the options say and reports. The result is valid also beside an error.
 func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, o.limit())
-	defer cancel()
 	result := Result{Containers: []Row{}}
 	if err := o.check(); err != nil {
 		return result, err
@@ -56,7 +54,7 @@ func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
 	}
 	defer e.Close()
 	result.Engine = &EngineRow{Name: e.Name, Version: e.Version}
-	j := &job{engine: e, units: units{host.UnitExists, host.RestartUnit}, dir: stateDir, proc: "/proc"}
+	j := &job{engine: e, units: units{host.UnitRuns, host.RestartUnit}, dir: stateDir, proc: "/proc"}
 	return j.run(ctx, o, call, set, f, result)
 }
 
@@ -74,12 +72,17 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		return result, nil
 	}
 	if !call.CheckMode {
-		unlock, err := takeLock(ctx, j.dir)
+		waiting, cancel := context.WithTimeout(ctx, o.limit())
+		unlock, err := takeLock(waiting, j.dir)
+		cancel()
 		if err != nil {
 			return result, err
 		}
 		defer unlock()
 	}
+	// A run that waited long still has all its time for the work.
+	ctx, cancel := context.WithTimeout(ctx, o.limit())
+	defer cancel()
 	targets := j.observe(ctx, names)
 	defer func() {
 		for _, t := range targets {
@@ -117,56 +120,82 @@ func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Se
 	for _, t := range targets {
 		seen = append(seen, t.seen)
 	}
-	plans := MakePlan(o, set, seen)
 	var all []*work
-	unplanned := false
-	for i, p := range plans {
+	for i, p := range MakePlan(o, set, seen) {
 		all = append(all, &work{target: targets[i], plan: p})
-		unplanned = unplanned || p.Failure != nil
-		if p.Note != "" {
-			result.Warnings = append(result.Warnings, p.Note)
-		}
+		result.Warnings = append(result.Warnings, p.Notes...)
 	}
-	if unplanned && o.OnError == OnErrorRollback {
-		// All or nothing: what cannot be done everywhere is begun nowhere.
-		for _, w := range all {
-			w.plan.Steps = nil
-			if w.plan.Failure == nil && w.plan.Status != Skipped {
-				w.plan.Status = Unchanged
-			}
-		}
-	} else if !call.CheckMode {
+	if o.OnError == OnErrorRollback {
+		result.Warnings = append(result.Warnings, allOrNothing(all)...)
+	}
+	if !call.CheckMode {
 		result.Warnings = append(result.Warnings, j.apply(ctx, o, set, f, all)...)
 	}
-	if !o.absent() && set.Variant == "disable_ofd" && slices.ContainsFunc(all, func(w *work) bool { return len(w.plan.Files) > 0 }) {
+	if set.Variant == "disable_ofd" && slices.ContainsFunc(all, func(w *work) bool { return len(w.plan.Files) > 0 }) {
 		result.Warnings = append(result.Warnings, disableOFDWarning)
 	}
-	guests, warning := j.staleGuests(ctx, all)
+	if !call.CheckMode {
+		j.lookAgain(ctx, all)
+	}
+	guests, warning := j.staleGuests(all)
 	if warning != "" {
 		result.Warnings = append(result.Warnings, warning)
 	}
-	return report(o, call, all, guests, result)
+	return j.report(call, all, guests, result)
+}
+
+// allOrNothing empties every plan if one container is known to fail: what cannot be done everywhere is begun nowhere.
+func allOrNothing(all []*work) (warnings []string) {
+	var bad, left []string
+	for _, w := range all {
+		if w.plan.Failure != nil {
+			bad = append(bad, w.seen.Name)
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	for _, w := range all {
+		if len(w.plan.Steps) == 0 {
+			continue
+		}
+		left = append(left, w.seen.Name)
+		w.plan.Steps, w.plan.Files, w.plan.Status = nil, nil, Unchanged
+		for i := range w.plan.Changes {
+			w.plan.Changes[i].After = w.plan.Changes[i].Before
+		}
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s left as they are, because %s cannot be worked on and on_error is rollback", strings.Join(left, ", "), strings.Join(bad, ", "))}
+}
+
+// lookAgain reads what is in the containers in which something was begun: the report tells what is, not what was meant.
+func (j *job) lookAgain(ctx context.Context, all []*work) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
+	defer cancel()
+	for _, w := range all {
+		if !w.begun {
+			continue
+		}
+		if err := j.reopen(ctx, w.target); err != nil && w.err == nil {
+			w.err = fail("verify", "cannot tell how %s ended: %w", w.seen.Name, err)
+		}
+	}
 }
 
 const disableOFDWarning = "the patch set's variant disable_ofd turns QEMU's own image locking off: two writers on one image are no longer kept apart; the variant fallback keeps locking wherever locks work"
 
 // staleGuests looks, in the container that runs the guests, for those with another program than its own.
-func (j *job) staleGuests(ctx context.Context, all []*work) (stale []Stale, warning string) {
+func (j *job) staleGuests(all []*work) (stale []Stale, warning string) {
 	i := slices.IndexFunc(all, func(w *work) bool { return kolla.RunsGuests(w.seen.Name) })
 	if i < 0 || all[i].root == nil {
 		return nil, ""
 	}
 	found, err := host.Guests(j.proc)
 	if err == nil && len(found) > 0 {
-		var root *os.Root // a restart gives it a new one
-		now, e := j.engine.Inspect(ctx, all[i].ID)
-		if e == nil {
-			root, e = j.engine.OpenRoot(ctx, now)
-		}
-		if err = e; err == nil {
-			found, err = host.Stale(found, root)
-			root.Close()
-		}
+		found, err = host.Stale(found, all[i].root)
 	}
 	if err != nil {
 		return nil, fmt.Sprintf("cannot tell which guests still run an old program: %v", err)

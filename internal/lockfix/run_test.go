@@ -28,7 +28,7 @@ func (w *world) job() *job {
 	return &job{
 		engine: w, dir: filepath.Join(w.dir, "state"), proc: "/proc",
 		units: units{
-			exists:  func(context.Context, string) (bool, error) { return false, nil },
+			runs:    func(context.Context, string) (bool, error) { return false, nil },
 			restart: func(context.Context, string, time.Duration) error { return errors.New("no systemd here") },
 		},
 	}
@@ -112,28 +112,179 @@ func TestPatchThenUnchangedThenBack(t *testing.T) {
 	}
 }
 
+// Whatever a run finds and wants to do, a failure in any of its calls of dpkg brings the host back to what it was.
 func TestFailureInAnyCallRollsTheHostBack(t *testing.T) {
-	for n := range 4 { // two installs, two holds
-		w := twoContainers(t)
-		set, f := folder(t, qemuUtils(patched))
-		before := w.snapshot()
-		count := 0
-		w.fail = func(string) error {
-			if count++; count == n+1 {
-				return errors.New("no space left on device")
+	set1, f1 := folder(t, qemuUtils(patched))
+	set2, f2 := folder(t, qemuUtils(stock+"+nfslock2"))
+	set2.Suffix, set2.Packages[0].BuiltFrom = "+nfslock2", stock
+	back := options()
+	back.State = Absent
+	for _, test := range []struct {
+		name    string
+		prepare func(w *world)
+		o       Options
+		set     Set
+		f       *files
+	}{
+		{name: "from stock", o: options(), set: set1, f: f1},
+		{
+			name: "from stock that the operator holds", o: options(), set: set1, f: f1,
+			prepare: func(w *world) { w.must(w.boxes["cinder_volume"].hold("qemu-utils")) },
+		},
+		{
+			name: "from an older patch", o: options(), set: set2, f: f2,
+			prepare: func(w *world) { w.mustRun(options(), set1, f1) },
+		},
+		{
+			name: "from an altered file", o: options(), set: set1, f: f1,
+			prepare: func(w *world) {
+				w.mustRun(options(), set1, f1)
+				w.must(os.WriteFile(filepath.Join(w.boxes["cinder_volume"].root, "usr/bin/qemu-img"), []byte("altered"), 0o755))
+			},
+		},
+		{
+			name: "on the way back", o: back,
+			prepare: func(w *world) { w.mustRun(options(), set1, f1) },
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for n := 1; ; n++ {
+				w := twoContainers(t)
+				if test.prepare != nil {
+					test.prepare(w)
+				}
+				before := w.snapshot()
+				count := 0
+				w.fail = func(string) error {
+					if count++; count == n {
+						return errors.New("no space left on device")
+					}
+					return nil
+				}
+				r, err := w.run(test.o, ansible.Call{Diff: true}, test.set, test.f)
+				if count < n {
+					if n < 3 || err != nil {
+						t.Errorf("only %d calls, error %v", count, err)
+					}
+					return
+				}
+				if err == nil || !strings.Contains(err.Error(), "no space left on device") {
+					t.Errorf("call %d: error %v", n, err)
+				}
+				after := w.snapshot()
+				if test.name == "from an altered file" {
+					// A repacked package says of its files what they are, not what they were once.
+					const sums = "cinder_volume/var/lib/dpkg/info/qemu-utils.md5sums"
+					after[sums] = before[sums]
+				}
+				if diff := cmp.Diff(before, after); diff != "" {
+					t.Errorf("call %d left a difference (-before +after):\n%s", n, diff)
+				}
+				if strings.Contains(statuses(r), "patched") || strings.Contains(statuses(r), "restored") || r.Changed != (w.restarts() > 0) {
+					t.Errorf("call %d: changed %v, %s", n, r.Changed, statuses(r))
+				}
+				if _, err := os.Stat(filepath.Join(w.job().dir, "undo")); err == nil {
+					t.Errorf("call %d left the undo folder behind", n)
+				}
 			}
-			return nil
+		})
+	}
+}
+
+func (w *world) mustRun(o Options, set Set, f *files) {
+	w.t.Helper()
+	if _, err := w.run(o, ansible.Call{}, set, f); err != nil {
+		w.t.Fatal(err)
+	}
+	w.calls = nil
+}
+
+func (w *world) restarts() (n int) {
+	for _, call := range w.calls {
+		if strings.HasSuffix(call, ": restart") {
+			n++
 		}
-		r, err := w.run(options(), ansible.Call{}, set, f)
-		if err == nil || !strings.Contains(err.Error(), "no space left on device") {
-			t.Errorf("call %d: error %v", n, err)
+	}
+	return n
+}
+
+func TestFailedRollbackIsReportedBesideItsCause(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	installs := 0
+	w.fail = func(call string) error {
+		if strings.HasPrefix(call, "cinder_volume: dpkg --force") {
+			if installs++; installs == 2 {
+				return errors.New("the way back is broken")
+			}
 		}
-		if diff := cmp.Diff(before, w.snapshot()); diff != "" {
-			t.Errorf("call %d left a difference (-before +after):\n%s", n, diff)
+		if strings.HasPrefix(call, "nova_libvirt: dpkg --set") {
+			return errors.New("the cause")
 		}
-		if r.Changed || strings.Contains(statuses(r), "patched") {
-			t.Errorf("call %d: %+v", n, r)
+		return nil
+	}
+	r, err := w.run(options(), ansible.Call{}, set, f)
+	if err == nil || !strings.Contains(err.Error(), "the cause") || !strings.Contains(err.Error(), "cannot roll cinder_volume back") || !strings.Contains(err.Error(), "the way back is broken") {
+		t.Errorf("error %v", err)
+	}
+	if !strings.HasSuffix(statuses(r), "cinder_volume failed") || !r.Changed || r.Containers[1].Packages[0].After != patched {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestHalfReplacedPackageNeverBecomesTheBaseline(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	b := w.boxes["cinder_volume"]
+	w.mustRun(options(), set, f)
+	o := options()
+	o.State = Absent
+	w.mustRun(o, Set{}, nil)
+	w.mustRun(options(), set, f)
+	// dpkg was killed while it unpacked: the version still is the former one, the file is the new one already.
+	w.must(b.edit("qemu-utils", func(s string) string {
+		return strings.NewReplacer("install ok installed", "install reinstreq half-installed", "hold ok installed", "install reinstreq half-installed", patched, stock).Replace(s)
+	}))
+	w.mustRun(options(), set, f)
+	w.mustRun(o, Set{}, nil)
+	if text, _ := os.ReadFile(filepath.Join(b.root, "usr/bin/qemu-img")); string(text) != "qemu-img "+stock {
+		t.Errorf("what was kept is %q", text)
+	}
+}
+
+func TestDamagedBaselineDoesNotStopAPatch(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	w.mustRun(options(), set, f)
+	w.must(os.WriteFile(filepath.Join(w.job().baseline("cinder_volume"), indexName), []byte("{"), 0o600))
+	if r, err := w.run(options(), ansible.Call{}, set, f); err != nil || len(r.Warnings) != 1 {
+		t.Errorf("%v, %+v", err, r)
+	}
+	o := options()
+	o.State = Absent
+	r, err := w.run(o, ansible.Call{}, Set{}, nil)
+	if err == nil || !strings.Contains(err.Error(), "cannot restore cinder_volume") || statuses(r) != "nova_libvirt unchanged, cinder_volume failed" {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+func TestPanicInOneContainerIsAnError(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	before := w.snapshot()
+	first := true
+	w.fail = func(string) error {
+		if first {
+			first = false
+			panic("a bug")
 		}
+		return nil
+	}
+	if _, err := w.run(options(), ansible.Call{}, set, f); err == nil || !strings.Contains(err.Error(), "a bug") {
+		t.Errorf("error %v", err)
+	}
+	if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -186,6 +337,9 @@ func TestUnhealthyAfterRestartRollsBack(t *testing.T) {
 	o := options()
 	o.Timeout = 2
 	r, err := w.run(o, ansible.Call{}, set, f)
+	if w.restarts() != 2 {
+		t.Errorf("%d restarts, there should be one with each set of packages", w.restarts())
+	}
 	if err == nil || statuses(r) != "nova_libvirt rolled_back, cinder_volume rolled_back" {
 		t.Fatalf("%v, %s", err, statuses(r))
 	}

@@ -35,7 +35,8 @@ var spec = ansible.Spec{
 		Type: ansible.List,
 		Description: []string{
 			"Names of containers to work in. Each must exist.",
-			"By default every container of kolla's that exists on the host and can carry QEMU: nova_libvirt, nova_compute, cinder_api, cinder_volume, cinder_scheduler, cinder_backup.",
+			"By default every container of kolla's that exists on the host and can carry QEMU.",
+			"These are nova_libvirt, nova_compute, cinder_api, cinder_volume, cinder_scheduler and cinder_backup.",
 		},
 	},
 	"engine": {
@@ -70,7 +71,7 @@ var spec = ansible.Spec{
 	},
 	"timeout": {
 		Type: ansible.Int, Default: 900,
-		Description: []string{"Seconds that the whole run may take, waiting for another run on the same host included. A rollback may go on after it."},
+		Description: []string{"Seconds that the run may take, and before that as many for waiting until another run on the same host ends. A rollback may go on after it."},
 	},
 	"_manifest": {Internal: true},
 	"_uploads":  {Type: ansible.Dict, Internal: true},

@@ -55,8 +55,7 @@ class ActionModule(ActionBase):
             args["_uploads"] = self._upload(folder, manifest, missing, task_vars)
         result = self._execute_module(module_args=args, task_vars=task_vars, wrap_async=self._task.async_val)
         still = result.pop("_missing", None)
-        if still:
-            result["failed"] = True
+        if still:  # the module has set failed
             result["msg"] = (
                 "cannot give the target the files of the patch set: after the upload it still lacks "
                 + ", ".join(sorted(to_text(checksum) for checksum in still))

@@ -248,6 +248,23 @@ def test_a_failure_is_reported_container_by_container(controller, lab):
     assert patched(lab()) == set(CONTAINERS) - {"cinder_api"}
 
 
+def test_guests_on_the_old_program_are_warned_of(controller, lab):
+    def in_libvirt(line):
+        subprocess.run(["docker", "exec", "-u", "root", "nova_libvirt", "sh", "-c", line], check=True)
+
+    # The options nova gives a guest its name by. The program is replaced by a rename, as dpkg does it.
+    in_libvirt(
+        "qemu-system-x86_64 -M none -display none -name guest=instance-00000042,debug-threads=on -daemonize"
+        " && cd /usr/bin && cp qemu-system-x86_64 new && echo >>new && mv new qemu-system-x86_64"
+    )
+    # A restart of the lab's container would end the guest, which in kolla's survives it.
+    run = controller.playbook("nfslock.kolla.fix", {**ROLE, "nfs_lock_fix_restart": "never"}, "--limit", "compute1")
+    assert run.code == 0
+    _report, (_status, warning) = run.of("debug")
+    assert warning["msg"].startswith("WARNING: ")
+    assert warning["msg"].endswith(": instance-00000042")
+
+
 def test_without_the_action_plugin_both_ways_out_are_named(controller):
     run = controller.ad_hoc(SET, cwd="/", env={"ANSIBLE_LIBRARY": str(ROOT / "library")})
     assert run.code != 0

@@ -92,7 +92,7 @@ func Listen(socket string, e Engine) (*Server, error) {
 	s := &Server{engine: e, done: make(chan struct{}), execs: map[string]*exec{}}
 	s.engine.Containers = slices.Clone(e.Containers)
 	s.http.Handler = http.HandlerFunc(s.serve)
-	go s.http.Serve(listener)
+	go func() { _ = s.http.Serve(listener) }() // until Close
 	return s, nil
 }
 

@@ -10,6 +10,5 @@ if [ "$(docker image inspect -f '{{index .Config.Labels "nfslock.lab"}}' "$tag" 
 echo "nodes: making the image for $release (about a minute, once)"
 "$here/../apt-install.sh" mmdebstrap
 packages=systemd,systemd-sysv,dbus,python3,procps,docker.io
-[ "$release" = bookworm ] || packages+=,docker-cli # a package of its own since trixie
 mmdebstrap --quiet --variant=minbase --include="$packages" "$release" - |
   docker import -c "LABEL nfslock.lab=$inputs" -c 'ENV container=docker' -c 'CMD ["/sbin/init"]' - "$tag" >/dev/null

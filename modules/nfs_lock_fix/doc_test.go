@@ -1,0 +1,56 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"gopkg.in/yaml.v3"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible/moduledoc"
+)
+
+// docText is moduledoc.DocText as doc.yml spells it.
+type docText struct {
+	ShortDescription string `yaml:"short_description"`
+	Description      []string
+	VersionAdded     string `yaml:"version_added"`
+	Author           []string
+	Requirements     []string
+	Notes            []string
+	Attributes       map[string]moduledoc.Attribute
+	Examples         string
+	Return           []moduledoc.Value
+}
+
+// TestDocumentation keeps plugins/modules/nfs_lock_fix.yml what the options in spec.go and the text in doc.yml come to.
+func TestDocumentation(t *testing.T) {
+	const golden = "../../plugins/modules/nfs_lock_fix.yml"
+	data, err := os.ReadFile("doc.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	var text docText
+	if err := dec.Decode(&text); err != nil {
+		t.Fatal(err)
+	}
+	got, err := moduledoc.Documentation("nfs_lock_fix", spec, moduledoc.DocText(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile(golden, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("make docs would change it (-is +would be):\n%s", diff)
+	}
+}
