@@ -53,7 +53,7 @@ lint: ## Go, shell, YAML, Ansible
 	$(GO) run $(LINTER) run ./...
 	$(GO) run $(LINTER) run --tests=false ./...
 	@command -v shellcheck >/dev/null || tests/integration/apt-install.sh shellcheck
-	shellcheck $$(git ls-files '*.sh' .ci/run)
+	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh' .ci/run)
 	tests/ansible/lint.sh
 
 .PHONY: help build docs test test-go test-python test-lab demo bench fuzz lint

@@ -14,9 +14,9 @@ import (
 const (
 	maxStanza  = 1 << 20  // the longest in Debian, a Provides of the librust packages, has some 100 KiB
 	maxStatus  = 64 << 20 // 500 packages have 0.7 MiB
-	maxListing = 16 << 20 // .list, .md5sums, diversions; linux-source has 7 MiB
+	maxListing = 8 << 20  // .list, .md5sums, diversions; linux-headers has 1.5 MiB
 	maxConfig  = 1 << 20  // one dpkg configuration file
-	maxControl = 32 << 20 // control.tar, packed or not
+	maxControl = 16 << 20 // control.tar, packed or not
 	maxData    = 4 << 30  // data.tar, unpacked
 )
 

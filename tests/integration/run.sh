@@ -11,5 +11,8 @@ $lab/image.sh
 NFSLOCK_PATCH_SET=$($lab/patch-set.sh | tail -1)
 export NFSLOCK_PATCH_SET
 tests/integration/apt-install.sh dpkg-dev xz-utils
-go test -tags lab -count=1 -v ./tests/integration "$@"
-if [ $# -eq 0 ] && [ -x tests/ansible/run.sh ]; then tests/ansible/run.sh; fi
+go test -tags lab -count=1 ./tests/integration "$@"
+if [ $# -eq 0 ]; then
+  tests/ansible/run.sh
+  tests/integration/nodes/test.sh
+fi
