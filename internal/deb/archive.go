@@ -33,7 +33,8 @@ func ReadArchive(r io.Reader) (Archive, error) {
 }
 
 // CheckArchive reads all of a .deb. An error means that it is damaged, or that it holds what no package should: a device,
-// a path that leaves the tree, a file that differs from its checksum.
+// a path that leaves the tree, a file that differs from its checksum. It streams; what it holds is the window of the
+// compression, 8 MiB for the usual xz, some KiB for gzip.
 func CheckArchive(r io.Reader) (Archive, error) {
 	a, members, err := readControlMember(r)
 	if err == nil {

@@ -147,7 +147,7 @@ func eachRecordOnce(root *os.Root, handle func(raw []byte, update bool) error) (
 
 // readDirNames lists a folder, sorted; one that is not there is empty.
 func readDirNames(root *os.Root, name string) ([]string, error) {
-	dir, err := root.Open(name + "/.")
+	dir, err := root.Open(name + "/.") // opening a pipe would wait for ever; with the dot it is an error
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

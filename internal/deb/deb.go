@@ -13,7 +13,7 @@ import (
 // Most that is read of one input, in bytes.
 const (
 	maxStanza  = 1 << 20  // the longest in Debian, a Provides of the librust packages, has some 100 KiB
-	maxStatus  = 64 << 20 // 500 packages have 0.7 MiB
+	maxStatus  = 32 << 20 // 500 packages have 0.7 MiB
 	maxListing = 8 << 20  // .list, .md5sums, diversions; linux-headers has 1.5 MiB
 	maxConfig  = 1 << 20  // one dpkg configuration file
 	maxControl = 16 << 20 // control.tar, packed or not

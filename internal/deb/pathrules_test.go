@@ -78,14 +78,30 @@ func TestRulesAreReadInDpkgsOrder(t *testing.T) {
 		"etc/dpkg/dpkg.cfg.d/ä":        "path-exclude /never",
 		"etc/dpkg/dpkg.cfg.d/Z-_9":     "path-exclude /upper",
 		"etc/dpkg/dpkg.cfg.d/a.d/file": "path-exclude /never",
+		"etc/dpkg/dpkg.cfg.d/d":        "-> /srv/rules",
+		"etc/dpkg/dpkg.cfg.d/e":        "-> ../../../srv/rules",
+		"etc/dpkg/dpkg.cfg.d/f":        "-> /nowhere",
+		"srv/rules":                    "-> more",
+		"srv/more":                     "path-exclude /linked",
 	})
 	rules, err := readPathRules(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := pathRules{{"/upper", false}, {"/first", false}, {"/second", false}, {"/last", false}}
+	want := pathRules{{"/upper", false}, {"/first", false}, {"/second", false}, {"/linked", false}, {"/linked", false}, {"/last", false}}
 	if diff := cmp.Diff(want, rules, cmp.AllowUnexported(pathRule{})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestConfigurationOutsideOfTheRootIsNotRead(t *testing.T) {
+	outside := writeFile(t, []byte("path-exclude=*"))
+	up := strings.Repeat("../", 30)
+	for _, target := range []string{outside, up + outside[1:], "loop", "../dpkg.cfg.d"} {
+		root := newRoot(t, map[string]string{"etc/dpkg/dpkg.cfg.d/loop": "-> " + target})
+		if rules, _ := readPathRules(root); len(rules) > 0 {
+			t.Errorf("%s: read %v", target, rules)
+		}
 	}
 }
 

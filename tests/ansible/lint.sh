@@ -3,7 +3,9 @@
 # git knows or would add, because some of these tools write beside what they read.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/../.." && pwd)"
+# shellcheck source=tests/ansible/venv.sh
 . "$root/tests/ansible/venv.sh"
+# shellcheck source=tests/ansible/scratch.sh
 . "$root/tests/ansible/scratch.sh"
 
 for version in 3.13 3.12 3.11; do

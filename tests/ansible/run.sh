@@ -3,7 +3,9 @@
 # NFSLOCK_PATCH_SET names the patch set's folder. Arguments go to pytest. tests/integration/run.sh prepares all of it.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/../.." && pwd)"
+# shellcheck source=tests/ansible/venv.sh
 . "$root/tests/ansible/venv.sh"
+# shellcheck source=tests/ansible/scratch.sh
 . "$root/tests/ansible/scratch.sh"
 
 : "${NFSLOCK_PATCH_SET:?names the folder of a patch set: tests/integration/lab/patch-set.sh makes one}"

@@ -101,7 +101,7 @@ def test_playbooks_through_kollas_inventory(controller, lab):
     # One after the other, by kolla_serial; the second "host" is the same machine.
     assert [result["changed"] for _status, result in fix.of("nfs_lock_fix")] == [True, False]
     assert {task["host"] for task in fix.tasks} == {"compute1", "control1"}
-    (_status, report), *_ = fix.of("debug")
+    (_status, report), *_others = fix.of("debug")
     lines = dict(line.split(": ", 1) for line in report["msg"])
     assert set(lines) == set(CONTAINERS)
     assert lines["cinder_volume"] == f"patched, qemu-utils {stock['cinder_volume']} -> {PATCHED}"

@@ -3,6 +3,7 @@
 # Arguments go to pytest. An interpreter that is not here is skipped by name; in CI (CI is set) it is a failure.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
+# shellcheck source=tests/ansible/venv.sh
 . "$here/../ansible/venv.sh"
 
 ran=0 missing=()

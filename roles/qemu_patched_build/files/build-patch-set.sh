@@ -5,6 +5,7 @@
 # What is shipped is the distribution's own .deb with the rebuilt programs grafted in. Its name is the same, its version is the source
 # version plus a suffix, and it still provides the version that companions (qemu-block-extra, qemu-system-*) demand exactly.
 set -euo pipefail
+shopt -s inherit_errexit
 
 usage() {
   cat <<'END'
@@ -142,8 +143,11 @@ collect() {
 
 # Checksum of what is executed and loaded. The build id covers the debug information, which is not made here.
 essence() {
-  objcopy -R .note.gnu.build-id -R .gnu_debuglink -R .gnu_debugaltlink "$1" "$private/essence"
-  sha256sum < "$private/essence"
+  if objcopy -R .note.gnu.build-id -R .gnu_debuglink -R .gnu_debugaltlink "$1" "$private/essence" 2>> "$detail"; then
+    sha256sum < "$private/essence"
+  else
+    echo "none: $1" # equal to no other
+  fi
 }
 
 stock_file() { find "$private/stock" -path '*/DEBIAN' -prune -o -type f -name "$1" -print -quit; }
@@ -184,6 +188,13 @@ apply_variant() {
   esac
 }
 
+# So that an edit which does not fit is known before the compiler has run for minutes.
+rehearse_variant() {
+  cp -p util/osdep.c "$private/osdep.c"
+  apply_variant
+  cp -p "$private/osdep.c" util/osdep.c
+}
+
 # The edit is in every program, in no module, and changes nothing that other packages see.
 check_patched() {
   local name marks want=0
@@ -197,7 +208,10 @@ check_patched() {
     [ "$(essence "$private/new/$name")" = "$(essence "$private/plain/$name")" ] || die "cannot ship $name: the edit changed it, but only programs may change"
   done
   for name in "${programs[@]}" "${modules[@]}"; do
-    diff <(links "$(stock_file "$name")") <(links "$private/new/$name") >> "$detail" ||
+    links "$(stock_file "$name")" > "$private/links.stock"
+    links "$private/new/$name" > "$private/links.new"
+    [ -s "$private/links.stock" ] || die "cannot read what $name is linked with"
+    diff "$private/links.stock" "$private/links.new" >> "$detail" ||
       die "cannot ship $name: its libraries or its module stamp differ from the distribution's, see build-detail.log"
   done
 }
@@ -214,7 +228,7 @@ run_lock_test() {
   printf '%s\n' "$out" >> "$detail"
   local passed
   passed=$(grep -c '^ok ' <<< "$out" || :)
-  [ "$variant" != fallback ] || [ "$passed" = 2 ] || die "cannot trust the build: QEMU's own test-image-locking passed $passed tests, not 2 (does the folder $PWD have locks?)"
+  [ "$variant" != fallback ] || [ "$passed" = 2 ] || die "cannot trust the build: QEMU's own test-image-locking passed $passed tests, not 2 (does $PWD have locks?)"
   announce "  QEMU's own test-image-locking: $passed passed"
 }
 
@@ -318,10 +332,10 @@ current() {
 refuse_other_set() {
   local key
   [ -e "$out/manifest.yml" ] || return 0
-  [ "$(value_in "$out/manifest.yml" schema)" = 1 ] || die "cannot add to $out/manifest.yml: its schema is $(value_in "$out/manifest.yml" schema), not 1"
+  [ "$(value_in "$out/manifest.yml" schema)" = 1 ] || die "cannot add to the patch set in that folder: its schema is $(value_in "$out/manifest.yml" schema), not 1"
   for key in variant suffix; do
     [ "$(value_in "$out/manifest.yml" $key)" = "${!key}" ] ||
-      die "cannot add to $out/manifest.yml: its $key is $(value_in "$out/manifest.yml" $key), not ${!key}; one set has one $key, so use another folder"
+      die "cannot add to the patch set in that folder: its $key is $(value_in "$out/manifest.yml" $key), not ${!key}; one set has one $key, so use another folder"
   done
 }
 
@@ -441,7 +455,7 @@ fi
 
 mkdir -p "$out"
 exec {lock}< "$out"
-flock -n "$lock" || die "cannot build into $out: another build into it is running"
+flock -n "$lock" || die "cannot build into that folder: another build into it is running"
 if current; then
   echo "up to date: $variant of qemu $version for $distribution $release $architecture; nothing done"
   exit 0
@@ -496,6 +510,7 @@ if [ "$version" != "$source_version" ]; then
   zcat "$rebuilt" | cat - debian/changelog > "$private/changelog"
   cat "$private/changelog" > debian/changelog
 fi
+rehearse_variant
 [ "$(dpkg-parsechangelog -SVersion)" = "$version" ] || die "cannot rebuild $version: the changelog begins with $(dpkg-parsechangelog -SVersion)"
 SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -STimestamp)
 DEB_BUILD_OPTIONS="nocheck terse noautodbgsym parallel=$(nproc)"
@@ -539,6 +554,6 @@ for package in "${packages[@]}"; do
   graft "$package"
 done
 
-step "move the result to $out"
+step "move the result into the folder"
 publish
 announce "done in $((EPOCHSECONDS - began)) s: $(cd "$private/result" && echo *.deb)"

@@ -15,5 +15,5 @@ if [ -n "$ids" ]; then
   # shellcheck disable=SC2086
   docker rm -f $ids >/dev/null
   for f in $folders; do case $f in /tmp/nfslock-lab-run.*) rm -rf "$f" ;; esac done
+  rm -rf /var/lib/nfslock # up.sh starts only where there was none
 fi
-rm -rf /var/lib/nfslock

@@ -16,6 +16,10 @@ while [ $# -gt 0 ]; do
   shift 2
 done
 "$here/down.sh"
+if [ -e /var/lib/nfslock ]; then
+  echo "the lab does not start here: /var/lib/nfslock holds what real runs of the module keep. If it is left over from tests, remove it" >&2
+  exit 1
+fi
 run=$(mktemp -d /tmp/nfslock-lab-run.XXXXXX)
 mkdir "$run/run" "$run/kolla"
 chmod 755 "$run"
