@@ -103,7 +103,7 @@ func (j *job) keepOne(ctx context.Context, set Set, w *work) (warnings []string,
 		if w.kept != nil {
 			w.kept.Close()
 		}
-		if w.seen.Kept, w.kept, err = readBaseline(j.baseline(w.Name)); err != nil {
+		if w.seen.Kept, w.kept, err = openBaseline(j.baseline(w.Name)); err != nil {
 			return nil, err
 		}
 	}

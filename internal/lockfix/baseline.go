@@ -38,7 +38,7 @@ type KeptPackage struct {
 	File    string            `json:"file"` // in the same folder
 	Size    int64             `json:"size"` // bytes
 	SHA256  string            `json:"sha256"`
-	Control deb.Package       `json:"-"` // from the file, once it was read back
+	Control deb.Package       `json:"-"` // from the file, see readContents
 	Sums    map[string]string `json:"-"`
 }
 
@@ -48,9 +48,9 @@ const (
 	indexLimit     = 1 << 20 // bytes; a real one has about 2,000
 )
 
-// readBaseline reads the index and the control parts of the files it names. Without an index there is no baseline: nil.
-// The caller closes the folder that is returned with one.
-func readBaseline(dir string) (*Baseline, *os.Root, error) {
+// openBaseline reads the index. Without one there is no baseline: nil. The caller closes the folder that is returned
+// with one.
+func openBaseline(dir string) (*Baseline, *os.Root, error) {
 	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
@@ -63,22 +63,26 @@ func readBaseline(dir string) (*Baseline, *os.Root, error) {
 		root.Close()
 		return nil, nil, err
 	}
+	return b, root, nil
+}
+
+// readContents fills in what the kept files say of themselves. It reads each of them whole, so it is for those who are
+// going to install them.
+func (b *Baseline) readContents(root *os.Root) error {
 	for i := range b.Packages {
 		k := &b.Packages[i]
 		file, err := openKept(root, *k)
 		if err != nil {
-			root.Close()
-			return nil, nil, err
+			return err
 		}
 		archive, err := deb.ReadArchive(file)
 		file.Close()
 		if err != nil {
-			root.Close()
-			return nil, nil, fmt.Errorf("cannot read the kept %s: %w", k.File, err)
+			return fmt.Errorf("cannot read the kept %s: %w", k.File, err)
 		}
 		k.Control, k.Sums = archive.Package, archive.Md5sums
 	}
-	return b, root, nil
+	return nil
 }
 
 func readIndex(root *os.Root) (*Baseline, error) {

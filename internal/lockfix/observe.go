@@ -76,14 +76,14 @@ func choose(o Options, exist map[string]string) ([]string, error) {
 }
 
 // observe looks at all containers at once. What cannot be seen of one is its Seen.Failure.
-func (j *job) observe(ctx context.Context, names []string) []*target {
+func (j *job) observe(ctx context.Context, names []string, contents bool) []*target {
 	targets := make([]*target, len(names))
 	var group errgroup.Group
 	for i, name := range names {
 		t := &target{seen: Seen{Name: name}}
 		targets[i] = t
 		group.Go(func() error {
-			if err := noPanic(func() error { return j.look(ctx, t) }); err != nil {
+			if err := noPanic(func() error { return j.look(ctx, t, contents) }); err != nil {
 				t.seen.Failure = &Failure{Step: "observe", Message: fmt.Sprintf("cannot observe %s: %v", name, err), Hint: observeHint(err)}
 			}
 			return nil
@@ -100,14 +100,21 @@ func observeHint(err error) string {
 	return ""
 }
 
-func (j *job) look(ctx context.Context, t *target) (err error) {
+// look reads the contents of the packages from before only where they may be installed.
+func (j *job) look(ctx context.Context, t *target, contents bool) (err error) {
 	s := &t.seen
 	if t.Container, err = j.engine.Inspect(ctx, s.Name); err != nil {
 		return err
 	}
 	t.Name = s.Name // as the user calls it
 	s.ID, s.Image, s.State, s.ReadOnly = t.ID, t.Image, t.State, t.ReadOnly
-	if s.Kept, t.kept, err = readBaseline(j.baseline(s.Name)); err != nil {
+	s.Kept, t.kept, err = openBaseline(j.baseline(s.Name))
+	if err == nil && s.Kept != nil && contents {
+		if err = s.Kept.readContents(t.kept); err != nil {
+			s.Kept = nil
+		}
+	}
+	if err != nil {
 		s.KeptDamage = fmt.Sprintf("the packages from before, in %s, cannot be used: %v", j.baseline(s.Name), err)
 	}
 	if t.State != "running" {

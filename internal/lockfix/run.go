@@ -83,7 +83,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	// A run that waited long still has all its time for the work.
 	ctx, cancel := context.WithTimeout(ctx, o.limit())
 	defer cancel()
-	targets := j.observe(ctx, names)
+	targets := j.observe(ctx, names, o.absent())
 	defer func() {
 		for _, t := range targets {
 			t.close()

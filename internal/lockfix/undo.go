@@ -50,7 +50,7 @@ func (j *job) keepUndo(ctx context.Context, w *work, packages []string) (*undoSe
 		return nil, err
 	}
 	var err error
-	u.index, u.folder, err = readBaseline(dir)
+	u.index, u.folder, err = openBaseline(dir)
 	return u, err
 }
 

@@ -30,7 +30,7 @@ set=${NFSLOCK_PATCH_SET:-$("$here/../lab/patch-set.sh" | tail -1)}
 
 SECONDS=0
 rc=0
-why=$("$here/up.sh" "$node" 2>&1 | tee /dev/stderr; exit "${PIPESTATUS[0]}") || rc=$?
+why=$("$here/up.sh" "$node" 2>&1 | tee >(cat >&2); exit "${PIPESTATUS[0]}") || rc=$?
 if [ "$rc" = 77 ] && [ "${CI:-}" != true ]; then
   echo "skipped: $(tail -1 <<<"$why")"
   exit 0
