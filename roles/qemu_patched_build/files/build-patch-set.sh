@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # Rebuilds QEMU packages of this Debian or Ubuntu release with another lock code and writes them, with their manifest, as a patch set.
 # It installs hundreds of packages: run it as root in a throwaway container of the image that is to be patched, or of its release.
 #
@@ -168,9 +168,9 @@ compare_with_stock() {
     announce "  identical: ${programs[*]} ${modules[*]}"
     return
   fi
-  announce "  not identical: ${different[*]} (compiler here: $(gcc --version | head -n 1); libraries that apt took from elsewhere than the release make modules differ)"
+  announce "  not identical: ${different[*]} (compiler here: $(gcc --version | head -n 1))"
   [ "$allow_different" = yes ] ||
-    die "cannot vouch for ${different[*]}: the unpatched rebuild differs from the distribution's program; build in a plain image of the release with --version $version, or accept it with --allow-different"
+    die "cannot vouch for ${different[*]}: the unpatched rebuild differs from the distribution's program, as it does where the image has libraries or headers that the release's own build had not; build in a plain image of the release with --version $version, or accept it with --allow-different"
 }
 
 apply_variant() {
@@ -406,8 +406,11 @@ done
 [ "$profile" = tools ] || die "cannot build profile $profile: there is tools"
 [[ $suffix =~ ^\+[a-z][a-z0-9.]*$ ]] || die "cannot use suffix $suffix: it is to be like +nfslock1, so that it sorts above the stock version and below the next update"
 [ "$(id -u)" = 0 ] || die "cannot build as user $(id -un): packages are installed, so it takes root"
-# Docker, Podman and systemd-nspawn in this order; the first two are described in podman-run(1) and moby's daemon/initlayer.
-[ -e /.dockerenv ] || [ -e /run/.containerenv ] || [ -n "${container:-}" ] || die "cannot build here: this is no container, and hundreds of packages would be installed"
+# The marks of Docker, of Podman, of systemd-nspawn. A mark alone proves nothing: a virtual machine made from an image keeps its /.dockerenv.
+# 4026531836 is the machine's own pid namespace: PROC_PID_INIT_INO, linux/proc_ns.h.
+if [ ! -e /.dockerenv ] && [ ! -e /run/.containerenv ] && [ -z "${container:-}" ] || [ "$(readlink /proc/self/ns/pid)" = "pid:[4026531836]" ]; then
+  die "cannot build here: this is not a container with a pid namespace of its own, and hundreds of packages would be installed"
+fi
 "profile_$profile"
 
 # Images put a virtualenv first in PATH (kolla's cinder), whose python lacks what QEMU's configure wants. Compiler flags must be the distribution's.
@@ -420,7 +423,8 @@ distribution=$(os_release ID)
 release=$(os_release VERSION_CODENAME)
 architecture=$(dpkg --print-architecture)
 [ -n "$release" ] || die "cannot name this release: os-release has no VERSION_CODENAME"
-patch_file=$patch_dir/fallback.patch
+out=$(realpath -m "$out")
+patch_file=$(realpath -m "$patch_dir")/fallback.patch
 case $variant in
   fallback) patch_sha256=$(sha256sum < "$patch_file" | cut -d ' ' -f 1) || die "cannot read $patch_file" ;;
   disable_ofd) patch_sha256=none ;;
@@ -510,8 +514,8 @@ if [ "$version" != "$source_version" ]; then
   zcat "$rebuilt" | cat - debian/changelog > "$private/changelog"
   cat "$private/changelog" > debian/changelog
 fi
-rehearse_variant
 [ "$(dpkg-parsechangelog -SVersion)" = "$version" ] || die "cannot rebuild $version: the changelog begins with $(dpkg-parsechangelog -SVersion)"
+rehearse_variant
 SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -STimestamp)
 DEB_BUILD_OPTIONS="nocheck terse noautodbgsym parallel=$(nproc)"
 export SOURCE_DATE_EPOCH DEB_BUILD_OPTIONS DEB_CFLAGS_APPEND=-g0 QEMU_CONFIGURE_OPTIONS=$configure_options
