@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -45,21 +46,33 @@ func TestScripts(t *testing.T) {
 		t.Fatalf("run make build first: %v", err)
 	}
 	testscript.RunT(oneByOne{t}, testscript.Params{
-		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true,
+		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true, Condition: conditions,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", filepath.Dir(program)+":"+filepath.Join(here, "lab")+":"+filepath.Join(here, "testdata/bin")+":"+os.Getenv("PATH"))
 			env.Setenv("DOCKER_HOST", os.Getenv("DOCKER_HOST"))
 			env.Setenv("SOCKET", strings.TrimPrefix(os.Getenv("DOCKER_HOST"), "unix://"))
+			env.Setenv("NFSLOCK_CACHE", os.Getenv("NFSLOCK_CACHE"))
+			env.Setenv("HOME", os.Getenv("HOME"))
 			env.Setenv("SET", set)
+			env.Values[runs{}] = map[string]*run{}
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"module": module, "result": result, "in": in},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"module": module, "result": result, "in": in,
+			"begin": begin, "end": end, "killed": killed, "until": until, "small": small, "private-engine": privateEngine,
+		},
 	})
 }
 
 // module runs the program as Ansible does: module KEY=JSON…; "module present" and "module absent" are the usual arguments.
 // "! module" wants it to fail.
 func module(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec("nfs_lock_fix", arguments(ts, "args.json", args))
+	ended(ts, neg, err, []byte(ts.ReadFile("stdout")))
+}
+
+// arguments writes the program's arguments into a file.
+func arguments(ts *testscript.TestScript, name string, args []string) (file string) {
 	given := map[string]any{}
 	if s := ts.Getenv("SOCKET"); s != "" {
 		given["engine_socket"] = s
@@ -83,13 +96,16 @@ func module(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	data, err := json.Marshal(given)
 	ts.Check(err)
-	file := ts.MkAbs("args.json")
+	file = ts.MkAbs(name)
 	ts.Check(os.WriteFile(file, data, 0o600))
-	err = ts.Exec("nfs_lock_fix", file)
-	out := ts.ReadFile("stdout")
-	ts.Check(os.WriteFile(ts.MkAbs("result.json"), []byte(out), 0o600))
+	return file
+}
+
+// ended keeps the result for the command result and compares how the program ended with what was wanted.
+func ended(ts *testscript.TestScript, neg bool, err error, out []byte) {
+	ts.Check(os.WriteFile(ts.MkAbs("result.json"), out, 0o600))
 	var r map[string]any
-	if e := json.Unmarshal([]byte(out), &r); e != nil {
+	if e := json.Unmarshal(out, &r); e != nil {
 		ts.Fatalf("the program did not print one JSON object: %v", e)
 	}
 	if failed := r["failed"] == true; failed != neg || failed != (err != nil) {
@@ -144,4 +160,106 @@ func in(ts *testscript.TestScript, neg bool, args []string) {
 	if (err != nil) != neg {
 		ts.Fatalf("%s: %v", args[1], err)
 	}
+}
+
+// run is a program that works in the background.
+type run struct {
+	cmd *exec.Cmd
+	out bytes.Buffer
+}
+
+type runs struct{} // the key of a script's map of them, by name
+
+// begin starts the program, to be met later by its name: begin NAME present…
+func begin(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 1 || neg {
+		ts.Fatalf("usage: begin NAME ARGUMENT…")
+	}
+	program, err := exec.LookPath(filepath.Join("../../library", "nfs_lock_fix"))
+	ts.Check(err)
+	r := &run{cmd: exec.Command(program, arguments(ts, args[0]+".json", args[1:]))}
+	r.cmd.Stdout = &r.out
+	ts.Check(r.cmd.Start())
+	ts.Value(runs{}).(map[string]*run)[args[0]] = r
+	ts.Defer(func() { _ = r.cmd.Process.Kill() }) // one that has ended takes no harm
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".pid"), fmt.Append(nil, r.cmd.Process.Pid), 0o600))
+}
+
+func begun(ts *testscript.TestScript, args []string) *run {
+	if len(args) == 1 {
+		if r := ts.Value(runs{}).(map[string]*run)[args[0]]; r != nil {
+			return r
+		}
+	}
+	ts.Fatalf("name a run that was begun")
+	return nil
+}
+
+// end waits for a run that was begun: end NAME. "! end" wants it to fail.
+func end(ts *testscript.TestScript, neg bool, args []string) {
+	r := begun(ts, args)
+	err := r.cmd.Wait()
+	ts.Logf("%s", r.out.Bytes())
+	ended(ts, neg, err, r.out.Bytes())
+}
+
+// killed kills a run that was begun, with the signal that cannot be caught.
+func killed(ts *testscript.TestScript, neg bool, args []string) {
+	r := begun(ts, args)
+	ts.Check(r.cmd.Process.Kill())
+	if err := r.cmd.Wait(); err == nil || r.out.Len() > 0 {
+		ts.Fatalf("it had ended before it was killed: %s", r.out.Bytes())
+	}
+}
+
+// until waits until a shell line is true in a container: until cinder_volume '[ -e /tmp/x ]'.
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 || neg {
+		ts.Fatalf("usage: until CONTAINER LINE")
+	}
+	in(ts, false, []string{args[0], "for i in {1..300}; do if " + args[1] + "; then exit 0; fi; sleep 0.1; done; echo not in 30 s; exit 1"})
+}
+
+// small puts a file system of so many bytes over a folder of the host for the time of the script: small /var/lib/nfslock/store 1m.
+func small(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 || neg {
+		ts.Fatalf("usage: small FOLDER SIZE")
+	}
+	ts.Check(os.MkdirAll(args[0], 0o700))
+	ts.Check(syscall.Mount("nfslock-lab", args[0], "tmpfs", 0, "size="+args[1]+",mode=0700"))
+	ts.Defer(func() { _ = syscall.Unmount(args[0], syscall.MNT_DETACH) })
+}
+
+// privateEngine makes the rest of the script use an engine that may be stopped: the lab's own. Where the tests use the
+// machine's, one is started beside it; the condition [private-engine] tells whether that works.
+func privateEngine(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 0 || neg {
+		ts.Fatalf("usage: private-engine")
+	}
+	export, err := exec.Command("lab/engine.sh", "env").Output()
+	ts.Check(err)
+	host, ok := strings.CutPrefix(strings.TrimSpace(string(export)), "export DOCKER_HOST=")
+	if !ok {
+		ts.Fatalf("no private engine runs")
+	}
+	ts.Setenv("DOCKER_HOST", host)
+	ts.Setenv("SOCKET", strings.TrimPrefix(host, "unix://"))
+	ts.Defer(func() {
+		last := "live-restore no"
+		if host != os.Getenv("DOCKER_HOST") {
+			last = "down"
+		}
+		for _, step := range []string{"start", last} {
+			if out, err := exec.Command("lab/engine.sh", strings.Fields(step)...).CombinedOutput(); err != nil {
+				ts.Logf("engine.sh %s: %v\n%s", step, err, out)
+			}
+		}
+	})
+}
+
+func conditions(name string) (bool, error) {
+	if name != "private-engine" {
+		return false, fmt.Errorf("no such condition: %s", name)
+	}
+	return exec.Command("lab/engine.sh", "beside").Run() == nil, nil
 }
