@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 )
 
@@ -17,6 +18,7 @@ type Package struct {
 	SourceVersion string // Version without the +bN of a rebuild, where the stanza names none
 	MultiArch     string // same, foreign, allowed or ""
 	Status        Status // zero for a .deb
+	InstalledSize uint64 // bytes on the disk, as the packager estimates them; 0 where the stanza does not tell
 
 	PreDepends, Depends, Provides, Conflicts, Breaks string
 }
@@ -155,13 +157,14 @@ func parseStatusStanza(raw []byte) (Package, error) {
 
 func parseStanza(raw []byte) (Package, error) {
 	var p Package
-	var source, status string
+	var source, status, size string
 	fields := [...]struct {
 		name  string
 		value *string
 	}{
 		{"Package", &p.Name},
 		{"Status", &status},
+		{"Installed-Size", &size},
 		{"Architecture", &p.Architecture},
 		{"Multi-Arch", &p.MultiArch},
 		{"Source", &source},
@@ -194,6 +197,9 @@ func parseStanza(raw []byte) (Package, error) {
 	}
 	if p.Architecture != "" && !safeName(p.Architecture) {
 		return Package{}, fmt.Errorf("invalid architecture %.80q of %s", p.Architecture, p.Name)
+	}
+	if kibibytes, err := strconv.ParseUint(size, 10, 40); err == nil { // deb-control(5)
+		p.InstalledSize = kibibytes << 10
 	}
 	if status != "" {
 		if p.Status, err = parseStatusField(status); err != nil {

@@ -23,8 +23,9 @@ type Container struct {
 	State     string // created, running, paused, restarting, removing, exited or dead
 	PID       int    // of its first process, on the host; 0 unless it runs
 	StartedAt time.Time
-	ReadOnly  bool     // its root filesystem is mounted read-only
-	Health    []string // the command of its health check, to run in it as its own user; empty if it has none
+	EndedAt   time.Time // of the run before, or of the last one
+	ReadOnly  bool      // its root filesystem is mounted read-only
+	Health    []string  // the command of its health check, to run in it as its own user; empty if it has none
 }
 
 // Names lists every container that exists, running or not: name to id.
@@ -68,6 +69,7 @@ func (e *Engine) Inspect(ctx context.Context, id string) (Container, error) {
 		ReadOnly: in.HostConfig.ReadonlyRootfs,
 	}
 	c.StartedAt, _ = time.Parse(time.RFC3339Nano, in.State.StartedAt) // zero for one that never ran
+	c.EndedAt, _ = time.Parse(time.RFC3339Nano, in.State.FinishedAt)
 	if in.Config.Healthcheck != nil {
 		c.Health = healthCommand(in.Config.Healthcheck.Test)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,8 +19,10 @@ import (
 type work struct {
 	*target
 	plan       ContainerPlan
+	before     Before // what a rollback brings back
 	undo       *undoSet
-	begun      bool  // something in it may have changed
+	begun      bool  // something in it may have changed, by this run or a dead one
+	gone       bool  // it was removed or recreated meanwhile
 	done       bool  // all steps are done
 	restarted  bool  // or may have been
 	healthy    bool  // its health test passed before anything was changed
@@ -28,36 +31,52 @@ type work struct {
 	rolledBack bool  // it is as it was before
 }
 
-func (w *work) step(verb Verb) (Step, bool) {
-	i := slices.IndexFunc(w.plan.Steps, func(s Step) bool { return s.Verb == verb })
-	if i < 0 {
-		return Step{}, false
-	}
-	return w.plan.Steps[i], true
-}
+func (w *work) step(verb Verb) (Step, bool) { return w.plan.step(verb) }
 
-// apply carries the plans out: first everything that will be replaced is kept, in all containers; then the containers
-// are worked on in parallel; then what has to be restarted is, one after the other. One that fails stops no other. With
-// on_error: rollback all of them go back when one failed.
+// apply carries the plans out: first the journal says what is to be done and everything that will be replaced is kept, in
+// all containers; then the containers are worked on in parallel; then what has to be restarted is, one after the other. One
+// that fails stops no other. With on_error: rollback all of them go back when one failed. When the run is told to stop,
+// what is at work is waited for and the rest is left to the next run.
 func (j *job) apply(ctx context.Context, o Options, set Set, f *files, all []*work) (warnings []string) {
-	defer j.dropUndo(all)
-	warnings = j.keepAll(ctx, set, all)
-	if failed(all) && o.OnError == OnErrorRollback {
-		return warnings // nothing was changed in any container
+	if err := j.openJournal(o, all); err != nil {
+		for _, w := range all {
+			if len(w.plan.Steps) > 0 {
+				w.err = &stepError{"journal", fmt.Errorf("cannot begin in %s: %w", w.Name, err)}
+			}
+		}
+		return nil
 	}
-	j.each(all, func(w *work) error { return j.change(ctx, w, f) })
 	for _, w := range all {
-		if w.err == nil && (!failed(all) || o.OnError == OnErrorKeep) {
+		w.begun = w.seen.Dead != nil
+	}
+	warnings = j.keepAll(ctx, set, all)
+	if !failed(all) || o.OnError == OnErrorKeep {
+		j.each(all, func(w *work) error { return j.change(ctx, w, f) })
+	}
+	for _, w := range all {
+		if w.err == nil && w.plan.Failure == nil && (!failed(all) || o.OnError == OnErrorKeep) {
 			w.err = j.restart(ctx, w)
 			w.done = w.err == nil
 		}
+		w.rolledBack = w.plan.Back && w.err == nil
 	}
-	if failed(all) && o.OnError == OnErrorRollback {
+	stopped := errors.Is(ctx.Err(), context.Canceled)
+	if failed(all) && o.OnError == OnErrorRollback && !stopped {
 		j.rollBack(ctx, all)
-	} else if o.absent() {
-		j.forgetAll(all)
+	}
+	if err := j.closeJournal(all, stopped); err != nil {
+		warnings = append(warnings, err.Error())
 	}
 	return warnings
+}
+
+// begin writes to the journal that a step is begun. Nothing of it has happened when that fails.
+func (j *job) begin(w *work, verb Verb, start time.Time) error {
+	if err := j.journal.step(w.Name, verb, start); err != nil {
+		return err
+	}
+	w.begun = true
+	return nil
 }
 
 func failed(all []*work) bool {
@@ -97,6 +116,9 @@ func (j *job) keepAll(ctx context.Context, set Set, all []*work) (warnings []str
 
 func (j *job) keepOne(ctx context.Context, set Set, w *work) (warnings []string, err error) {
 	if s, ok := w.step(Keep); ok {
+		if err := j.journal.step(w.Name, Keep, w.StartedAt); err != nil {
+			return nil, err
+		}
 		if warnings, err = keep(ctx, j.baseline(w.Name), w.seen, set.Suffix, w.root, s.Packages); err != nil {
 			return nil, err
 		}
@@ -107,40 +129,30 @@ func (j *job) keepOne(ctx context.Context, set Set, w *work) (warnings []string,
 			return nil, err
 		}
 	}
-	if s, ok := w.step(Install); ok {
-		w.undo, err = j.keepUndo(ctx, w, s.Packages)
-	}
+	w.undo, err = j.keepUndo(ctx, w)
 	return warnings, err
 }
 
 // change does the part of a plan that is inside the container.
 func (j *job) change(ctx context.Context, w *work, f *files) error {
-	now, err := j.engine.Inspect(ctx, w.ID)
-	if err != nil {
+	if err := j.reopen(ctx, w.target); err != nil {
 		return fail("install", "cannot change %s: %w", w.Name, err)
 	}
-	if now.PID != w.PID || now.State != "running" {
-		return fail("install", "cannot change %s: it was restarted or stopped since it was looked at", w.Name)
-	}
 	if _, ok := w.step(Restart); ok {
-		w.healthy = j.health(ctx, now) == nil
+		w.healthy = j.health(ctx, w.Container) == nil
 	}
-	begun := func() { w.begun = true }
 	if s, ok := w.step(Install); ok {
-		packages, open := w.plan.Files, deliver(nil)
-		if len(packages) > 0 {
-			open = f.open
-		} else {
-			packages, open = w.keptFiles(s.Packages)
+		packages, open, err := w.sources(s.Packages, f)
+		if err == nil {
+			err = j.install(ctx, w, packages, open)
 		}
-		if err := j.install(ctx, w.target, packages, open, begun); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	for _, verb := range []Verb{Hold, Unhold} {
 		if s, ok := w.step(verb); ok {
-			begun()
-			if err := j.hold(ctx, w.target, s.Packages, selection(verb == Hold)); err != nil {
+			if err := j.hold(ctx, w, s.Packages, verb); err != nil {
 				return err
 			}
 		}
@@ -148,12 +160,16 @@ func (j *job) change(ctx context.Context, w *work, f *files) error {
 	return nil
 }
 
-// selection is dpkg's word: dpkg(1), --set-selections.
-func selection(held bool) string {
-	if held {
-		return "hold"
+// sources are the files that are to be installed: of the patch set, of the baseline, or of what a dead run found.
+func (w *work) sources(names []string, f *files) ([]patchset.Package, deliver, error) {
+	switch {
+	case w.plan.Back:
+		return w.undo.files(w, names)
+	case len(w.plan.Files) > 0:
+		return w.plan.Files, f.open, nil
 	}
-	return "install"
+	packages, open := w.keptFiles(names)
+	return packages, open, nil
 }
 
 // keptFiles are the named packages of the baseline.
@@ -169,14 +185,6 @@ func (w *work) keptFiles(names []string) ([]patchset.Package, deliver) {
 	return packages, func(p patchset.Package) (*os.File, error) { return openKept(w.kept, kept[p.Name]) }
 }
 
-func (j *job) forgetAll(all []*work) {
-	for _, w := range all {
-		if _, ok := w.step(Forget); ok && w.err == nil {
-			w.err = forget(j.baseline(w.Name))
-		}
-	}
-}
-
 // failure turns what went wrong into the row's error. A failed way back is added, never put in place of the cause.
 func (w *work) failure(baseline string) *Failure {
 	if w.err == nil && w.undoErr == nil {
@@ -190,7 +198,12 @@ func (w *work) failure(baseline string) *Failure {
 	if errors.As(w.err, &s) {
 		f.Step = s.step
 	}
-	if errors.Is(w.err, engine.ErrUnknown) {
+	switch {
+	case errors.Is(w.err, context.Canceled) && w.begun && !w.rolledBack:
+		f.Hint = "the run was told to stop; the next one finishes what was begun, or takes it back"
+	case errors.Is(w.err, engine.ErrNotFound):
+		f.Hint = "it was removed or recreated meanwhile; run again"
+	case errors.Is(w.err, engine.ErrUnknown) && !w.rolledBack:
 		f.Hint = "run again: it looks at what is really there first"
 	}
 	if w.undoErr != nil {

@@ -138,7 +138,7 @@ func (k KeptPackage) file() patchset.Package {
 // holds of other packages stays. It returns warnings about files that were not as the distribution shipped them: they
 // are kept as they are.
 func keep(ctx context.Context, dir string, s Seen, suffix string, source *os.Root, packages []string) (warnings []string, err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeFolder(dir); err != nil {
 		return nil, fmt.Errorf("cannot keep packages: %w", err)
 	}
 	root, err := os.OpenRoot(dir)
@@ -243,32 +243,10 @@ func writeIndex(root *os.Root, b Baseline) error {
 	if err != nil {
 		return err
 	}
-	part := indexName + ".part"
-	file, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("cannot write the index of kept packages: %w", err)
-	}
-	_, err = file.Write(append(data, '\n'))
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err == nil {
-		err = root.Rename(part, indexName)
-	}
-	if err == nil {
-		err = syncFolder(root)
-	}
-	if err != nil {
+	if err := writeWhole(root, indexName, append(data, '\n')); err != nil {
 		return fmt.Errorf("cannot write the index of kept packages: %w", err)
 	}
 	return nil
-}
-
-// syncFolder makes the renames in it last through a power cut.
-func syncFolder(root *os.Root) error {
-	dir, err := root.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // forget removes a baseline, the index first.

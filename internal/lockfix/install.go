@@ -16,6 +16,7 @@ import (
 
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
 
@@ -33,24 +34,69 @@ const (
 	dpkgTimeout = 10 * time.Minute // a real one takes seconds; a slow disk may take longer
 	lockWait    = 2 * time.Minute  // for somebody else's dpkg
 	lockLook    = 300 * time.Millisecond
+	dpkgGrace   = 2 * time.Minute // for a dpkg at work when the run is told to stop
+	watchPoll   = 2 * time.Second
 	outputShown = 2000 // bytes of dpkg's output in an error: its last lines have the reason
 )
 
 // deliver opens one package's verified file.
 type deliver func(patchset.Package) (*os.File, error)
 
-// install brings the packages into the container with one dpkg call and proves that they are there, whole. begun is
-// called when it may have changed something.
-func (j *job) install(ctx context.Context, t *target, packages []patchset.Package, open deliver, begun func()) (err error) {
+// install brings the packages into the container and proves that they are there, whole. Where the engine or the container
+// went away under it, and both are back, it looks at what is there and tries once more.
+func (j *job) install(ctx context.Context, w *work, packages []patchset.Package, open deliver) error {
+	before := w.seen.Packages
+	err := j.installOnce(ctx, w, before, packages, open)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	lost, e := j.lostSight(ctx, w, err)
+	if e != nil {
+		return errors.Join(err, e)
+	}
+	if !lost {
+		return err
+	}
+	if e := w.tidy(ctx); e != nil {
+		return errors.Join(err, fail("install", "cannot try again in %s: %w", w.Name, e))
+	}
+	if w.verify(context.WithoutCancel(ctx), before, packages, open) == nil {
+		return nil // dpkg does not end with its client
+	}
+	return j.installOnce(ctx, w, before, packages, open)
+}
+
+// lostSight tells whether an error came from losing the engine or the container, and follows the container where it is
+// now.
+func (j *job) lostSight(ctx context.Context, w *work, err error) (bool, error) {
+	start, pid := w.StartedAt, w.PID
+	if e := j.reopen(ctx, w.target); e != nil {
+		return true, fail("install", "cannot tell how dpkg ended in %s: %w", w.Name, e)
+	}
+	return errors.Is(err, engine.ErrUnknown) || w.PID != pid || !w.StartedAt.Equal(start), nil
+}
+
+// installOnce is one dpkg call for all packages, and what belongs around it.
+func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, packages []patchset.Package, open deliver) (err error) {
+	t := w.target
 	if err := t.awaitDpkg(ctx); err != nil {
 		return fail("copy", "cannot begin in %s: %w", t.Name, err)
 	}
-	if err := t.root.RemoveAll(privateDir); err != nil {
+	if err := t.unmoved(before, packages); err != nil {
+		return &stepError{"copy", err}
+	}
+	if err := j.begin(w, Install, t.StartedAt); err != nil {
+		return fail("copy", "cannot begin in %s: %w", t.Name, err)
+	}
+	if err := t.clean(); err != nil {
 		return fail("copy", "cannot remove what an earlier run left in %s: %w", t.Name, err)
 	}
 	defer func() {
 		if e := t.clean(); e != nil && err == nil {
 			err = fail("clean", "cannot clean up in %s: %w", t.Name, e)
+		}
+		if err == nil {
+			j.journal.done(t.Name, Install, t.StartedAt)
 		}
 	}()
 	paths, err := t.copyIn(packages, open)
@@ -60,23 +106,28 @@ func (j *job) install(ctx context.Context, t *target, packages []patchset.Packag
 	if err := t.denyServices(); err != nil {
 		return fail("copy", "cannot keep the packages of %s from starting services: %w", t.Name, err)
 	}
-	before := t.seen.Packages
-	begun()
-	err = j.dpkg(ctx, t, append([]string{"--force-confdef", "--force-confold", "--install"}, paths...), "")
-	if errors.Is(err, engine.ErrUnknown) {
-		// dpkg does not end with its client. When it has ended, what it did is what counts.
-		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), lockWait)
-		defer cancel()
-		if e := t.awaitDpkg(after); e != nil {
-			err = errors.Join(err, e)
-		} else if t.verify(after, before, packages, open) == nil {
-			return ctx.Err()
-		}
-	}
-	if err != nil {
+	faultpoint.Hit("copied " + t.Name)
+	if err := j.dpkg(ctx, t, append([]string{"--force-confdef", "--force-confold", "--install"}, paths...), ""); err != nil {
 		return &stepError{"install", fmt.Errorf("cannot install %s in %s: %w", list(packages), t.Name, err)}
 	}
-	return t.verify(ctx, before, packages, open)
+	faultpoint.Hit("unpacked " + t.Name)
+	return t.verify(context.WithoutCancel(ctx), before, packages, open)
+}
+
+// unmoved refuses to go on where somebody else's dpkg has changed these packages since the plan was made. Another try of ours
+// may find the version that it installs.
+func (t *target) unmoved(before []deb.Package, packages []patchset.Package) error {
+	if err := t.readPackages(); err != nil {
+		return fmt.Errorf("cannot look at %s: %w", t.Name, err)
+	}
+	for _, p := range packages {
+		now, _ := t.seen.find(p.Name)
+		then, _ := (Seen{Packages: before, Architecture: t.seen.Architecture}).find(p.Name)
+		if now.Version != then.Version && now.Version != p.Version {
+			return fmt.Errorf("cannot change %s: %s was %s when it was looked at and is %s now, so somebody else is at work there", t.Name, p.Name, describe(then), describe(now))
+		}
+	}
+	return nil
 }
 
 func list(packages []patchset.Package) string {
@@ -166,15 +217,16 @@ var environment = []string{
 
 // dpkg runs dpkg. While another dpkg or apt is at work there it waits, and never touches that one's lock.
 func (j *job) dpkg(ctx context.Context, t *target, args []string, stdin string) error {
-	ctx, cancel := context.WithTimeout(ctx, dpkgTimeout)
-	defer cancel()
 	command := engine.Command{Args: append(append(slices.Clone(environment), "dpkg"), args...), User: "0", Stdin: stdin}
 	until := time.Now().Add(lockWait)
 	for {
 		if err := t.awaitDpkg(ctx); err != nil {
 			return err
 		}
-		out, err := j.engine.Exec(ctx, t.ID, command)
+		if ctx.Err() != nil {
+			return fmt.Errorf("dpkg was not started: %w", ctx.Err())
+		}
+		out, err := j.execToEnd(ctx, t, command)
 		if err != nil {
 			return fmt.Errorf("dpkg: %w", err)
 		}
@@ -184,6 +236,54 @@ func (j *job) dpkg(ctx context.Context, t *target, args []string, stdin string) 
 		// Somebody may have been quicker between the look and the start.
 		if !strings.Contains(out.Output, "locked by another process") || time.Now().After(until) {
 			return fmt.Errorf("dpkg ended with %d: %s", out.ExitCode, ending(out.Output))
+		}
+	}
+}
+
+// execToEnd does not leave a dpkg alone when the run is told to stop or its time is up: that one is given time to end. It
+// gives up where the container stands still.
+func (j *job) execToEnd(ctx context.Context, t *target, command engine.Command) (engine.Outcome, error) {
+	run, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), dpkgTimeout, fmt.Errorf("dpkg did not end within %v", dpkgTimeout))
+	defer cancel()
+	run, giveUp := context.WithCancelCause(run)
+	defer giveUp(nil)
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-run.Done():
+		case <-time.After(dpkgGrace):
+			giveUp(fmt.Errorf("dpkg did not end within %v after the run was stopped", dpkgGrace))
+		}
+	})
+	defer stop()
+	go func() {
+		if state := j.standsStill(run, t.ID); state != "" {
+			giveUp(fmt.Errorf("%s is %s", t.Name, state))
+		}
+	}()
+	out, err := j.engine.Exec(run, t.ID, command)
+	if cause := context.Cause(run); err != nil && cause != nil {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	return out, err
+}
+
+// standsStill watches a container until ctx ends, or until it has not been running for downLimit: then it says how it is.
+func (j *job) standsStill(ctx context.Context, id string) (state string) {
+	var since time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ""
+		case <-time.After(watchPoll):
+		}
+		c, err := j.engine.Inspect(ctx, id)
+		switch {
+		case err != nil || c.State == "running":
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) > downLimit:
+			return c.State
 		}
 	}
 }
@@ -285,12 +385,24 @@ func sumsOf(p patchset.Package, open deliver) (map[string]string, error) {
 }
 
 // hold sets or removes dpkg's hold, which apt obeys: dpkg(1), --set-selections.
-func (j *job) hold(ctx context.Context, t *target, names []string, selection string) error {
+func (j *job) hold(ctx context.Context, w *work, names []string, verb Verb) error {
+	t, selection := w.target, "install"
+	if verb == Hold {
+		selection = "hold"
+	}
 	var lines strings.Builder
 	for _, name := range names {
 		fmt.Fprintf(&lines, "%s %s\n", name, selection)
 	}
-	err := j.dpkg(ctx, t, []string{"--set-selections"}, lines.String())
+	err := j.begin(w, verb, t.StartedAt)
+	if err == nil {
+		err = j.dpkg(ctx, t, []string{"--set-selections"}, lines.String())
+		if lost, e := false, error(nil); err != nil && ctx.Err() == nil {
+			if lost, e = j.lostSight(ctx, w, err); e == nil && lost {
+				err = j.dpkg(ctx, t, []string{"--set-selections"}, lines.String()) // setting it twice does no harm
+			}
+		}
+	}
 	if err == nil {
 		err = t.readPackages()
 	}
@@ -302,6 +414,7 @@ func (j *job) hold(ctx context.Context, t *target, names []string, selection str
 			return fail("hold", "cannot set %s of %s in %s: dpkg succeeded, yet it says %s", selection, name, t.Name, p.Status.Want)
 		}
 	}
+	j.journal.done(t.Name, verb, t.StartedAt)
 	return nil
 }
 

@@ -35,6 +35,7 @@ type target struct {
 	root *os.Root // its files; nil unless it runs
 	db   *deb.Database
 	kept *os.Root // the folder of its baseline, nil if there is none
+	down bool     // it was waited for already, and did not come up
 }
 
 func (t *target) close() {
@@ -75,15 +76,26 @@ func choose(o Options, exist map[string]string) ([]string, error) {
 	return chosen, nil
 }
 
+// sight is how a run looks at containers.
+type sight struct {
+	asked    []string
+	open     map[string]Before // in which a dead run began something
+	contents bool              // read the packages from before, too: they may be installed
+	change   bool              // no check mode: wait for another dpkg, remove what a dead run left
+}
+
 // observe looks at all containers at once. What cannot be seen of one is its Seen.Failure.
-func (j *job) observe(ctx context.Context, names []string, contents bool) []*target {
+func (j *job) observe(ctx context.Context, names []string, see sight) []*target {
 	targets := make([]*target, len(names))
 	var group errgroup.Group
 	for i, name := range names {
-		t := &target{seen: Seen{Name: name}}
+		t := &target{seen: Seen{Name: name, Unasked: !slices.Contains(see.asked, name)}}
+		if b, ok := see.open[name]; ok {
+			t.seen.Dead = &b
+		}
 		targets[i] = t
 		group.Go(func() error {
-			if err := noPanic(func() error { return j.look(ctx, t, contents) }); err != nil {
+			if err := noPanic(func() error { return j.look(ctx, t, see) }); err != nil {
 				t.seen.Failure = &Failure{Step: "observe", Message: fmt.Sprintf("cannot observe %s: %v", name, err), Hint: observeHint(err)}
 			}
 			return nil
@@ -101,15 +113,15 @@ func observeHint(err error) string {
 }
 
 // look reads the contents of the packages from before only where they may be installed.
-func (j *job) look(ctx context.Context, t *target, contents bool) (err error) {
+func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 	s := &t.seen
-	if t.Container, err = j.engine.Inspect(ctx, s.Name); err != nil {
+	if t.Container, err = j.inspectSettled(ctx, s.Name); err != nil {
 		return err
 	}
 	t.Name = s.Name // as the user calls it
-	s.ID, s.Image, s.State, s.ReadOnly = t.ID, t.Image, t.State, t.ReadOnly
+	s.ID, s.Image, s.State, s.ReadOnly, s.StartedAt = t.ID, t.Image, t.State, t.ReadOnly, t.StartedAt
 	s.Kept, t.kept, err = openBaseline(j.baseline(s.Name))
-	if err == nil && s.Kept != nil && contents {
+	if err == nil && s.Kept != nil && (see.contents || s.Dead != nil) {
 		if err = s.Kept.readContents(t.kept); err != nil {
 			s.Kept = nil
 		}
@@ -126,7 +138,34 @@ func (j *job) look(ctx context.Context, t *target, contents bool) (err error) {
 	if s.Distribution, err = kolla.ReadDistribution(t.root); err != nil || !s.Distribution.UsesDpkg() {
 		return err
 	}
+	s.Room = measure(t.root)
+	switch {
+	case !see.change:
+	case s.Dead != nil || j.cleanAll:
+		err = t.tidy(ctx)
+	default:
+		err = t.awaitDpkg(ctx)
+	}
+	if err != nil {
+		return err
+	}
 	return t.readPackages()
+}
+
+// inspectSettled gives a container that is being restarted the time to come up.
+func (j *job) inspectSettled(ctx context.Context, name string) (engine.Container, error) {
+	for {
+		c, err := j.engine.Inspect(ctx, name)
+		between := c.State == "restarting" || c.State == "exited" && time.Since(c.EndedAt) < betweenLimit
+		if err != nil || !between || time.Since(c.EndedAt) > downLimit {
+			return c, err
+		}
+		select {
+		case <-ctx.Done():
+			return c, ctx.Err()
+		case <-time.After(startPoll):
+		}
+	}
 }
 
 // readPackages reads the dpkg database as it is now.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
@@ -14,6 +15,10 @@ import (
 type Seen struct {
 	Name, ID, Image string
 	State           string // the engine's word: "running"
+	StartedAt       time.Time
+	Unasked         bool    // it is here only because a dead run began something in it
+	Dead            *Before // what that run found, and what it began
+	Room            Room
 	ReadOnly        bool
 	Distribution    kolla.Distribution
 	Architecture    string
@@ -58,7 +63,8 @@ type ContainerPlan struct {
 	Files   []patchset.Package // for Install of a patch set
 	Reasons map[string]string  // why a package is installed again in the version it has
 	Notes   []string           // for the warnings
-	Failure *Failure           // nothing will be done to it
+	Back    bool               // the steps lead back to what a dead run found
+	Failure *Failure           // it cannot be brought to what was asked for
 }
 
 // MakePlan decides what is to be done. It reads nothing but its arguments.
@@ -70,16 +76,32 @@ func MakePlan(o Options, set Set, seen []Seen) []ContainerPlan {
 		p.Failure = s.unfit()
 		switch {
 		case p.Failure != nil:
+		case s.Unasked:
+			p.takeBack()
 		case o.absent():
 			p.restore(o)
 		default:
 			p.patch(o, set)
 		}
+		if p.Failure == nil {
+			p.Failure = p.lacksRoom(set)
+		}
 		if p.Failure != nil {
 			p.Status, p.Steps, p.Files = Failed, nil, nil
+			if s.Dead != nil && s.unfit() == nil {
+				p.takeBack()
+			}
 		}
 	}
 	return plans
+}
+
+func (p *ContainerPlan) step(verb Verb) (Step, bool) {
+	i := slices.IndexFunc(p.Steps, func(s Step) bool { return s.Verb == verb })
+	if i < 0 {
+		return Step{}, false
+	}
+	return p.Steps[i], true
 }
 
 // unfit says why a container cannot be worked on at all.
@@ -193,6 +215,9 @@ func (p *ContainerPlan) patch(o Options, set Set) {
 	if s.KeptDamage != "" {
 		p.Notes = append(p.Notes, fmt.Sprintf("%s: %s", s.Name, s.KeptDamage))
 	}
+	if s.Kept != nil && s.Kept.ID != s.ID && len(keep) > 0 {
+		p.Notes = append(p.Notes, fmt.Sprintf("%s was recreated since it was patched: the packages kept from its predecessor are replaced by its own", s.Name))
+	}
 	p.finish(o, Patched, len(names) > 0)
 }
 
@@ -202,9 +227,15 @@ func (p *ContainerPlan) finish(o Options, changed Status, programs bool) {
 	if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Verb == Install || s.Verb == Hold || s.Verb == Unhold }) {
 		p.Status = changed
 	}
+	programs = programs || p.Seen.owesRestart()
 	if kolla.RunsGuests(p.Seen.Name) && (o.Restart == RestartAlways || o.Restart == RestartAuto && programs) {
 		p.Steps = append(p.Steps, Step{Verb: Restart})
 	}
+}
+
+// owesRestart: a run died between the install and the restart, and nobody has started the container since.
+func (s Seen) owesRestart() bool {
+	return s.Dead != nil && s.Dead.Owed != nil && !s.StartedAt.After(*s.Dead.Owed)
 }
 
 // differs says why the package has to be installed again, or nothing.

@@ -32,10 +32,12 @@ func (j *job) report(call ansible.Call, all []*work, guests []Stale, result Resu
 // changes: something is other than it was, or was felt, as a restart is.
 func (w *work) changes(check bool) bool {
 	switch {
-	case check || w.done:
+	case check || w.done || w.plan.Back && w.rolledBack:
 		return len(w.plan.Steps) > 0
-	case w.rolledBack || !w.begun:
-		return w.restarted
+	case w.rolledBack:
+		return w.restarted || w.plan.Seen.Dead != nil
+	case !w.begun:
+		return false
 	}
 	return true // it failed half way
 }

@@ -16,6 +16,8 @@ const (
 	restartLimit = 3 * time.Minute  // for systemd's job: stop, and start after its RestartSec
 	startLimit   = 2 * time.Minute  // until it runs and its health test passes again; kolla itself allows 95 s
 	startPoll    = 300 * time.Millisecond
+	betweenLimit = 3 * time.Second  // between the stop and the start of a restart by the engine
+	downLimit    = 25 * time.Second // a container that stays down longer does not come back by itself: kolla's units start it after 11 s
 	healthLimit  = 30 * time.Second // kolla's own timeout of a health test
 )
 
@@ -26,17 +28,28 @@ func (j *job) restart(ctx context.Context, w *work) error {
 	if _, ok := w.step(Restart); !ok {
 		return nil
 	}
+	if ctx.Err() != nil {
+		return fail("restart", "cannot restart %s: %w", w.Name, ctx.Err())
+	}
+	return j.restartNow(ctx, w)
+}
+
+func (j *job) restartNow(ctx context.Context, w *work) error {
 	before, err := j.engine.Inspect(ctx, w.ID)
+	if err == nil {
+		err = j.begin(w, Restart, before.StartedAt)
+	}
 	if err != nil {
 		return fail("restart", "cannot restart %s: %w", w.Name, err)
 	}
-	w.begun, w.restarted = true, true // also when the call fails: it may have come through
+	w.restarted = true // also when the call fails: it may have come through
 	if err := j.restartOnce(ctx, before, w.Name); err != nil {
 		return fail("restart", "cannot restart %s: %w", w.Name, err)
 	}
 	if err := j.awaitStart(ctx, before, w.healthy); err != nil {
 		return fail("restart", "cannot bring %s up again: %w", w.Name, err)
 	}
+	j.journal.done(w.Name, Restart, before.StartedAt)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package lockfix
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,10 +22,12 @@ const stateDir = "/var/lib/nfslock"
 
 // job is one run on one host.
 type job struct {
-	engine containers
-	units  units
-	dir    string // stateDir
-	proc   string // "/proc"
+	engine   containers
+	units    units
+	dir      string // stateDir
+	proc     string // "/proc"
+	journal  *journal
+	cleanAll bool // the journal that would say in which containers something is left is damaged
 }
 
 // units is the host's systemd.
@@ -71,6 +74,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		result.Msg = "this host has no kolla container that can carry QEMU: nothing to do"
 		return result, nil
 	}
+	j.journal = &journal{dir: filepath.Join(j.dir, "journal")}
 	if !call.CheckMode {
 		waiting, cancel := context.WithTimeout(ctx, o.limit())
 		unlock, err := takeLock(waiting, j.dir)
@@ -83,7 +87,14 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	// A run that waited long still has all its time for the work.
 	ctx, cancel := context.WithTimeout(ctx, o.limit())
 	defer cancel()
-	targets := j.observe(ctx, names, o.absent())
+	dead, warnings, err := j.findDead(call.CheckMode)
+	if err != nil {
+		return result, err
+	}
+	asked := names
+	names, open, notes := withDead(asked, dead, exist)
+	result.Warnings = append(append(result.Warnings, warnings...), notes...)
+	targets := j.observe(ctx, names, sight{asked, open, o.absent(), !call.CheckMode})
 	defer func() {
 		for _, t := range targets {
 			t.close()
@@ -111,31 +122,35 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		}
 	}
 	j.inspectFiles(ctx, o, set, targets)
-	return j.carryOut(ctx, o, call, set, f, targets, result)
+	return j.carryOut(ctx, o, call, set, f, targets, dead, result)
 }
 
-// carryOut plans, applies unless it is check mode or some plan failed that would make a rollback necessary, and reports.
-func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Set, f *files, targets []*target, result Result) (Result, error) {
+// carryOut plans, applies unless it is check mode, and reports.
+func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Set, f *files, targets []*target, dead *deadRun, result Result) (Result, error) {
 	var seen []Seen
 	for _, t := range targets {
 		seen = append(seen, t.seen)
 	}
-	var all []*work
-	for i, p := range MakePlan(o, set, seen) {
-		all = append(all, &work{target: targets[i], plan: p})
-		result.Warnings = append(result.Warnings, p.Notes...)
-	}
+	plans := MakePlan(o, set, seen)
+	hostLacksRoom(set, measureHost(j.dir), plans)
 	if o.OnError == OnErrorRollback {
-		result.Warnings = append(result.Warnings, allOrNothing(all)...)
+		result.Warnings = append(result.Warnings, allOrNothing(plans)...)
+	}
+	var all []*work
+	for i, p := range plans {
+		result.Warnings = append(result.Warnings, p.Notes...)
+		if p.Seen.Dead != nil {
+			result.Warnings = append(result.Warnings, p.fate(dead, call.CheckMode))
+		}
+		all = append(all, &work{target: targets[i], plan: p})
 	}
 	if !call.CheckMode {
 		result.Warnings = append(result.Warnings, j.apply(ctx, o, set, f, all)...)
+		j.lookAgain(ctx, all)
+		result.Warnings = append(result.Warnings, j.tidyHost(o, set, f, all)...)
 	}
 	if set.Variant == "disable_ofd" && slices.ContainsFunc(all, func(w *work) bool { return len(w.plan.Files) > 0 }) {
 		result.Warnings = append(result.Warnings, disableOFDWarning)
-	}
-	if !call.CheckMode {
-		j.lookAgain(ctx, all)
 	}
 	guests, warning := j.staleGuests(all)
 	if warning != "" {
@@ -144,25 +159,31 @@ func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Se
 	return j.report(call, all, guests, result)
 }
 
-// allOrNothing empties every plan if one container is known to fail: what cannot be done everywhere is begun nowhere.
-func allOrNothing(all []*work) (warnings []string) {
+// allOrNothing empties every plan if one container is known to fail: what cannot be done everywhere is begun nowhere, and
+// what a dead run began is taken back.
+func allOrNothing(plans []ContainerPlan) (warnings []string) {
 	var bad, left []string
-	for _, w := range all {
-		if w.plan.Failure != nil {
-			bad = append(bad, w.seen.Name)
+	for _, p := range plans {
+		if p.Failure != nil {
+			bad = append(bad, p.Seen.Name)
 		}
 	}
 	if len(bad) == 0 {
 		return nil
 	}
-	for _, w := range all {
-		if len(w.plan.Steps) == 0 {
+	for i := range plans {
+		p := &plans[i]
+		if p.Failure == nil && p.Seen.Dead != nil {
+			p.takeBack()
 			continue
 		}
-		left = append(left, w.seen.Name)
-		w.plan.Steps, w.plan.Files, w.plan.Status = nil, nil, Unchanged
-		for i := range w.plan.Changes {
-			w.plan.Changes[i].After = w.plan.Changes[i].Before
+		if len(p.Steps) == 0 || p.Back {
+			continue
+		}
+		left = append(left, p.Seen.Name)
+		p.Steps, p.Files, p.Status = nil, nil, Unchanged
+		for k := range p.Changes {
+			p.Changes[k].After = p.Changes[k].Before
 		}
 	}
 	if len(left) == 0 {
@@ -176,7 +197,8 @@ func (j *job) lookAgain(ctx context.Context, all []*work) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
 	defer cancel()
 	for _, w := range all {
-		if !w.begun {
+		w.undo.close()
+		if !w.begun || w.gone {
 			continue
 		}
 		if err := j.reopen(ctx, w.target); err != nil && w.err == nil {

@@ -18,7 +18,7 @@ const lockPoll = 100 * time.Millisecond
 // takeLock makes this the only run on the host, waiting until ctx ends at the longest. The kernel drops the lock with the process
 // (flock(2)), so a killed run blocks nobody. The caller calls unlock.
 func takeLock(ctx context.Context, dir string) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeFolder(dir); err != nil {
 		return nil, fmt.Errorf("cannot lock this host: %w", err)
 	}
 	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)

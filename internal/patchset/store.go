@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -242,4 +243,22 @@ func (u untilDone) Read(buf []byte) (int, error) {
 		err = fmt.Errorf("cannot read what is to be copied: %w", err)
 	}
 	return n, err
+}
+
+// Keep removes every file but those of the packages: earlier patch sets', and what somebody put there.
+func (s *Store) Keep(packages []Package) error {
+	if s.root == nil {
+		return nil
+	}
+	entries, err := fs.ReadDir(s.root.FS(), ".")
+	for _, e := range entries {
+		wanted := slices.ContainsFunc(packages, func(p Package) bool { return p.SHA256+".deb" == e.Name() })
+		if !wanted {
+			err = errors.Join(err, s.root.RemoveAll(e.Name()))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot tidy store %s: %w", s.dir, cause(err))
+	}
+	return nil
 }
