@@ -18,17 +18,18 @@ import (
 // work is one container's plan on its way through apply.
 type work struct {
 	*target
-	plan       ContainerPlan
-	before     Before // what a rollback brings back
-	undo       *undoSet
-	begun      bool  // something in it may have changed, by this run or a dead one
-	gone       bool  // it was removed or recreated meanwhile
-	done       bool  // all steps are done
-	restarted  bool  // or may have been
-	healthy    bool  // its health test passed before anything was changed
-	err        error // what went wrong
-	undoErr    error // what went wrong on the way back
-	rolledBack bool  // it is as it was before
+	plan         ContainerPlan
+	before       Before // what a rollback brings back
+	undo         *undoSet
+	begun        bool // something in it may have changed, by this run or a dead one
+	gone         bool // it was removed or recreated meanwhile
+	done         bool // all steps are done
+	onTheWayBack bool
+	restarted    bool  // or may have been
+	healthy      bool  // its health test passed before anything was changed
+	err          error // what went wrong
+	undoErr      error // what went wrong on the way back
+	rolledBack   bool  // it is as it was before
 }
 
 func (w *work) step(verb Verb) (Step, bool) { return w.plan.step(verb) }
@@ -47,14 +48,15 @@ func (j *job) apply(ctx context.Context, o Options, set Set, f *files, all []*wo
 		return nil
 	}
 	for _, w := range all {
-		w.begun = w.seen.Dead != nil
+		w.begun = w.seen.Dead != nil && w.active()
 	}
 	warnings = j.keepAll(ctx, set, all)
 	if !failed(all) || o.OnError == OnErrorKeep {
 		j.each(all, func(w *work) error { return j.change(ctx, w, f) })
 	}
 	for _, w := range all {
-		if w.err == nil && w.plan.Failure == nil && (!failed(all) || o.OnError == OnErrorKeep) {
+		fit := w.plan.Back || w.plan.Failure == nil && w.plan.Stays == ""
+		if w.err == nil && fit && (w.plan.Back || !failed(all) || o.OnError == OnErrorKeep) {
 			w.err = j.restart(ctx, w)
 			w.done = w.err == nil
 		}
@@ -70,9 +72,10 @@ func (j *job) apply(ctx context.Context, o Options, set Set, f *files, all []*wo
 	return warnings
 }
 
-// begin writes to the journal that a step is begun. Nothing of it has happened when that fails.
+// begin writes to the journal that a step is begun. Nothing of it has happened when that fails. The way back does not wait
+// for a disk that is full.
 func (j *job) begin(w *work, verb Verb, start time.Time) error {
-	if err := j.journal.step(w.Name, verb, start); err != nil {
+	if err := j.journal.step(w.Name, verb, start); err != nil && !w.onTheWayBack {
 		return err
 	}
 	w.begun = true
@@ -83,11 +86,16 @@ func failed(all []*work) bool {
 	return slices.ContainsFunc(all, func(w *work) bool { return w.err != nil })
 }
 
-// each does f to every container that has something to be done and has not failed yet, all at once.
+// active: there is something to be done, or to be brought to its end.
+func (w *work) active() bool {
+	return len(w.plan.Steps) > 0 || w.seen.Dead != nil && w.plan.Failure == nil && w.plan.Stays == ""
+}
+
+// each does f to every active container that has not failed yet, all at once.
 func (j *job) each(all []*work, f func(*work) error) {
 	var group errgroup.Group
 	for _, w := range all {
-		if w.err != nil || len(w.plan.Steps) == 0 {
+		if w.err != nil || !w.active() {
 			continue
 		}
 		group.Go(func() error {
@@ -144,7 +152,7 @@ func (j *job) change(ctx context.Context, w *work, f *files) error {
 	if s, ok := w.step(Install); ok {
 		packages, open, err := w.sources(s.Packages, f)
 		if err == nil {
-			err = j.install(ctx, w, packages, open)
+			err = j.install(ctx, w, w.plan.Seen.Packages, packages, open)
 		}
 		if err != nil {
 			return err

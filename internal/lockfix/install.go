@@ -43,9 +43,9 @@ const (
 type deliver func(patchset.Package) (*os.File, error)
 
 // install brings the packages into the container and proves that they are there, whole. Where the engine or the container
-// went away under it, and both are back, it looks at what is there and tries once more.
-func (j *job) install(ctx context.Context, w *work, packages []patchset.Package, open deliver) error {
-	before := w.seen.Packages
+// went away under it, and both are back, it looks at what is there and tries once more. before is what dpkg had when the
+// plan was made.
+func (j *job) install(ctx context.Context, w *work, before []deb.Package, packages []patchset.Package, open deliver) error {
 	err := j.installOnce(ctx, w, before, packages, open)
 	if err == nil || ctx.Err() != nil {
 		return err

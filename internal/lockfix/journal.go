@@ -273,7 +273,15 @@ func parseJournal(data []byte) (dead *deadRun, err error) {
 
 func firstLine(text []byte) (*deadRun, error) {
 	var d deadRun
-	if err := json.Unmarshal(text, &d.journalRun); err != nil {
+	var schema struct {
+		Schema int `json:"schema"`
+	}
+	err := json.Unmarshal(text, &schema)
+	d.Schema = schema.Schema
+	if err == nil && d.Schema == journalSchema {
+		err = json.Unmarshal(text, &d.journalRun)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: line 1: %w", errDamagedJournal, err)
 	}
 	if d.Schema != journalSchema {

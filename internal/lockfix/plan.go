@@ -64,6 +64,7 @@ type ContainerPlan struct {
 	Reasons map[string]string  // why a package is installed again in the version it has
 	Notes   []string           // for the warnings
 	Back    bool               // the steps lead back to what a dead run found
+	Stays   string             // why what a dead run left cannot be worked on now; nobody asked for this container
 	Failure *Failure           // it cannot be brought to what was asked for
 }
 
@@ -74,6 +75,10 @@ func MakePlan(o Options, set Set, seen []Seen) []ContainerPlan {
 		plans[i] = ContainerPlan{Seen: s, Reasons: map[string]string{}}
 		p := &plans[i]
 		p.Failure = s.unfit()
+		if s.Unasked && p.Failure != nil {
+			p.Stays, p.Status, p.Failure = p.Failure.Message, Skipped, nil
+			continue
+		}
 		switch {
 		case p.Failure != nil:
 		case s.Unasked:

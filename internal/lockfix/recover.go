@@ -30,6 +30,8 @@ func (j *job) findDead(check bool) (dead *deadRun, warnings []string, err error)
 		return nil, warnings, nil
 	case err != nil:
 		return nil, nil, err
+	case check && dead != nil && locked(j.dir):
+		return nil, []string{"another run is at work on this host: what it changes is not in this answer"}, nil
 	case dead == nil && !check:
 		err = j.journal.sweep()
 	}
@@ -142,7 +144,9 @@ func (p *ContainerPlan) fate(dead *deadRun, check bool) string {
 	case p.Back:
 		end = is + " taken back by this run"
 	case p.Failure != nil:
-		end = "stays so: " + p.Failure.Message
+		end = "that stays so: " + p.Failure.Message
+	case p.Stays != "":
+		end = "that stays so: " + p.Stays
 	case len(p.Steps) == 0:
 		end = "it was finished all the same"
 	}
@@ -177,6 +181,8 @@ func (j *job) closeJournal(all []*work, stopped bool) error {
 	for _, w := range all {
 		switch {
 		case len(w.plan.Steps) == 0 && w.seen.Dead == nil:
+		case w.plan.Stays != "":
+			open = true
 		case w.done || w.rolledBack || w.gone || !w.begun && w.seen.Dead == nil:
 			whole = append(whole, w.Name)
 		default:

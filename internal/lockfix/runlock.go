@@ -15,6 +15,16 @@ import (
 // lockPoll is how often a waiting run looks again: often enough that nobody notices.
 const lockPoll = 100 * time.Millisecond
 
+// locked tells, for check mode, whether a run is at work.
+func locked(dir string) bool {
+	file, err := os.Open(filepath.Join(dir, "lock"))
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	return errors.Is(syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB), syscall.EWOULDBLOCK)
+}
+
 // takeLock makes this the only run on the host, waiting until ctx ends at the longest. The kernel drops the lock with the process
 // (flock(2)), so a killed run blocks nobody. The caller calls unlock.
 func takeLock(ctx context.Context, dir string) (unlock func(), err error) {

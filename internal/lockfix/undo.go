@@ -90,7 +90,8 @@ func (j *job) rollBackOne(ctx context.Context, w *work) error {
 	if err := j.reopen(ctx, w.target); err != nil {
 		return err
 	}
-	_ = j.journal.step(w.Name, Undo, w.StartedAt) // a full disk must not stop the way back
+	w.onTheWayBack = true
+	_ = j.journal.step(w.Name, Undo, w.StartedAt)
 	var names []string
 	for _, b := range w.before.Packages {
 		if b.Replaced {
@@ -102,7 +103,7 @@ func (j *job) rollBackOne(ctx context.Context, w *work) error {
 		if err != nil {
 			return err
 		}
-		if err := j.install(ctx, w, packages, open); err != nil {
+		if err := j.install(ctx, w, w.seen.Packages, packages, open); err != nil {
 			return err
 		}
 	}
