@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
@@ -221,4 +222,128 @@ func absent(o *Options) { o.State = Absent }
 func withKept(k KeptPackage, f func(*KeptPackage)) KeptPackage {
 	f(&k)
 	return k
+}
+
+// A run died in the container; what it left, and what this one makes of it.
+func TestPlanAfterADeadRun(t *testing.T) {
+	start := time.Unix(1000, 0)
+	set := planSet(installed("qemu-utils", patched))
+	before := BeforePackage{Name: "qemu-utils", Version: stock, Whole: true, Replaced: true}
+	half := with(installed("qemu-utils", patched), func(p *deb.Package) { p.Status.State = "half-configured" })
+	done := with(installed("qemu-utils", patched), func(p *deb.Package) { p.Status.Want = "hold" })
+	seen := func(name string, have deb.Package, dead Before) Seen {
+		s := bookworm(name, have)
+		dead.Name, dead.ID = name, s.ID
+		s.Dead, s.StartedAt = &dead, start
+		s.Kept = &Baseline{ID: s.ID, Suffix: "+nfslock1", Packages: []KeptPackage{{Name: "qemu-utils", Version: stock, Control: installed("qemu-utils", stock)}}}
+		return s
+	}
+	unasked := func(s Seen) Seen {
+		s.Unasked = true
+		return s
+	}
+	stopped := func(s Seen) Seen {
+		s.State = "exited"
+		return s
+	}
+	other := func(s Seen) Seen {
+		s.Distribution.Release = "trixie"
+		return s
+	}
+	owed := func(at time.Time) Before {
+		return Before{Packages: []BeforePackage{before}, Begun: []Verb{Install, Hold}, Restart: true, Owed: &at}
+	}
+	installing := Before{Packages: []BeforePackage{before}, Begun: []Verb{Install}}
+	for _, test := range []struct {
+		name   string
+		change func(*Options)
+		seen   Seen
+		want   string
+	}{
+		{name: "it is finished", seen: seen("cinder_api", half, installing), want: "patched; install qemu-utils; hold qemu-utils"},
+		{name: "its dpkg finished by itself", seen: seen("cinder_api", done, installing), want: "unchanged"},
+		{name: "absent is another end", change: absent, seen: seen("cinder_api", half, installing), want: "restored; install qemu-utils; forget"},
+		{name: "where nobody asks for the container it is taken back", seen: unasked(seen("cinder_api", half, installing)), want: "rolled_back; install qemu-utils"},
+		{name: "all that was begun is", seen: unasked(seen("cinder_api", done, Before{Packages: []BeforePackage{before}, Begun: []Verb{Install, Hold}})), want: "rolled_back; install qemu-utils; unhold qemu-utils"},
+		{
+			name: "a hold from before is set again", seen: unasked(seen("cinder_api", half, Before{Packages: []BeforePackage{{Name: "qemu-utils", Version: stock, Whole: true, Held: true, Replaced: true}}, Begun: []Verb{Install}})),
+			want: "rolled_back; install qemu-utils; hold qemu-utils",
+		},
+		{
+			name: "only the hold was begun", seen: unasked(seen("cinder_api", done, Before{Packages: []BeforePackage{{Name: "qemu-utils", Version: patched, Whole: true}}, Begun: []Verb{Hold}})),
+			want: "rolled_back; unhold qemu-utils",
+		},
+		{
+			name: "after a restart with the new packages it is restarted with the old", seen: unasked(seen("nova_libvirt", done, Before{Packages: []BeforePackage{before}, Begun: []Verb{Install, Restart}})),
+			want: "rolled_back; install qemu-utils; unhold qemu-utils; restart",
+		},
+		{name: "one that nobody asks for and that is stopped is left", seen: stopped(unasked(seen("cinder_api", half, installing))), want: "skipped"},
+		{name: "one that is asked for and cannot be patched is taken back", seen: other(seen("cinder_api", half, installing)), want: "failed: cannot patch cinder_api: the patch set has nothing for debian trixie amd64; it has packages for debian bookworm amd64; install qemu-utils"},
+		{name: "a restart is owed", seen: seen("nova_libvirt", done, owed(start)), want: "unchanged; restart"},
+		{name: "unless it was started since", seen: seen("nova_libvirt", done, owed(start.Add(-time.Second))), want: "unchanged"},
+		{name: "or the user wants none", change: func(o *Options) { o.Restart = RestartNever }, seen: seen("nova_libvirt", done, owed(start)), want: "unchanged"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			o := options()
+			if test.change != nil {
+				test.change(&o)
+			}
+			p := MakePlan(o, set, []Seen{test.seen})[0]
+			got := tell(p)
+			if p.Failure != nil {
+				for _, s := range p.Steps {
+					got += "; " + strings.TrimSpace(fmt.Sprintf("%s %s", s.Verb, strings.Join(s.Packages, " ")))
+				}
+			}
+			if got != test.want {
+				t.Errorf("got  %s\nwant %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestRoom(t *testing.T) {
+	const mib = 1 << 20
+	big := func(p *deb.Package) { p.InstalledSize = 20 * mib }
+	set := planSet(with(installed("qemu-utils", patched), big))
+	set.Packages[0].Size = 5 * mib
+	seen := func(name string, free uint64) Seen {
+		s := bookworm(name, with(installed("qemu-utils", stock), big))
+		s.Room = Room{Free: free, Total: 1000 * mib}
+		return s
+	}
+	for _, test := range []struct {
+		name string
+		seen []Seen
+		host Room
+		want []string
+	}{
+		{"enough", []Seen{seen("cinder_api", 29*mib)}, Room{1000 * mib, 2000 * mib}, []string{""}},
+		{"not enough in the container", []Seen{seen("cinder_api", 29*mib-1)}, Room{1000 * mib, 2000 * mib}, []string{"cannot change cinder_api: the install needs 29 MiB there, and 28 MiB are free"}},
+		{
+			"enough for one, not for two on the same filesystem", []Seen{seen("cinder_api", 40*mib), seen("cinder_volume", 40*mib)},
+			Room{1000 * mib, 2000 * mib},
+			[]string{
+				"cannot change cinder_api: the run needs 54 MiB in all containers that share its filesystem, and 40 MiB are free",
+				"cannot change cinder_volume: the run needs 54 MiB in all containers that share its filesystem, and 40 MiB are free",
+			},
+		},
+		{"the host shares it", []Seen{seen("cinder_api", 40*mib)}, Room{40 * mib, 1000 * mib}, []string{"cannot change cinder_api: the run needs 49 MiB on this host, with the packages from before that are kept, and 40 MiB are free"}},
+		{"the host has none", []Seen{seen("cinder_api", 100*mib)}, Room{3 * mib, 2000 * mib}, []string{"cannot change cinder_api: the run needs 24 MiB on this host, with the packages from before that are kept, and 3 MiB are free"}},
+		{"not measured", []Seen{bookworm("cinder_api", installed("qemu-utils", stock))}, Room{}, []string{""}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			plans := MakePlan(options(), set, test.seen)
+			hostLacksRoom(set, test.host, plans)
+			for i, p := range plans {
+				got := ""
+				if p.Failure != nil {
+					got = p.Failure.Message
+				}
+				if got != test.want[i] {
+					t.Errorf("%s: got %q, want %q", p.Seen.Name, got, test.want[i])
+				}
+			}
+		})
+	}
 }

@@ -116,7 +116,7 @@ func hostLacksRoom(set Set, host Room, plans []ContainerPlan) {
 			}
 			where := "in all containers that share its filesystem"
 			if room == host {
-				where = "on this host, with the packages from before that are kept,"
+				where = "on this host, with the packages from before that are kept"
 			}
 			p.Failure = noRoom(fmt.Sprintf("cannot change %s: the run needs %d MiB %s", p.Seen.Name, mebibytes(need), where), room)
 			p.Status, p.Steps, p.Files = Failed, nil, nil

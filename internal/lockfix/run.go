@@ -93,6 +93,11 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	}
 	asked := names
 	names, open, notes := withDead(asked, dead, exist)
+	if dead != nil && len(open) == 0 && !call.CheckMode {
+		if err := j.journal.end(); err != nil {
+			return result, err
+		}
+	}
 	result.Warnings = append(append(result.Warnings, warnings...), notes...)
 	targets := j.observe(ctx, names, sight{asked, open, o.absent(), !call.CheckMode})
 	defer func() {
