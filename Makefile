@@ -7,6 +7,7 @@ GO         ?= go
 GOFUMPT    := mvdan.cc/gofumpt@v0.12.0
 LINTER     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME   ?= 10s
+ROUNDS     ?= 200
 ARCH       ?= $(shell $(GO) env GOARCH)
 MODULES    := $(notdir $(wildcard modules/*))
 export CGO_ENABLED := 0
@@ -37,6 +38,9 @@ test-python: ## the action plugin
 test-lab: build ## the real engine, real containers, rebuilt packages
 	tests/integration/run.sh
 
+soak: build ## ROUNDS runs (200) that are disturbed at random moments; SEED=… repeats a sequence
+	NFSLOCK_SOAK_ROUNDS=$(ROUNDS) NFSLOCK_SOAK_SEED=$(SEED) tests/integration/run.sh -run TestSoak -v -timeout 3h
+
 demo: build ## the main job from start to end, shown
 	tests/integration/demo.sh
 
@@ -56,4 +60,4 @@ lint: ## Go, shell, YAML, Ansible
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh' .ci/run)
 	tests/ansible/lint.sh
 
-.PHONY: help build docs test test-go test-python test-lab demo bench fuzz lint
+.PHONY: help build docs test test-go test-python test-lab soak demo bench fuzz lint
