@@ -76,10 +76,23 @@ WantedBy=multi-user.target
 END
 in_node systemctl daemon-reload
 in_node systemctl enable -q --now kolla-nova_libvirt-container.service
+# One look proves nothing: a container that ends at once runs for a moment, and Restart= starts it again after 11 s. So its health test
+# has to pass, and a second later the same start of both has to be there, and no other.
+look() {
+  in_node systemctl show -p ActiveState -p SubState -p NRestarts -p ExecMainStartTimestampMonotonic kolla-nova_libvirt-container.service
+  in_node docker inspect -f '{{.State.Status}} {{.State.StartedAt}}' nova_libvirt
+}
 for _ in $(seq 50); do
-  if [ "$(in_node docker inspect -f '{{.State.Running}}' nova_libvirt)" = true ]; then exit 0; fi
+  if in_node docker exec nova_libvirt pgrep -x sleep >/dev/null 2>&1; then
+    seen=$(look)
+    sleep 1
+    if [ "$(look)" = "$seen" ] && grep -qx SubState=running <<<"$seen" && grep -qx NRestarts=0 <<<"$seen" && grep -q '^running ' <<<"$seen"; then
+      exit 0
+    fi
+  fi
   sleep 0.2
 done
-echo "nova_libvirt does not start in $name:" >&2
+echo "nova_libvirt does not start in $name, or does not stay:" >&2
+look >&2 || true
 in_node journalctl -q -n 10 -u kolla-nova_libvirt-container.service >&2
 exit 1
