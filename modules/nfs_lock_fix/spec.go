@@ -6,19 +6,19 @@ var spec = ansible.Spec{
 	"state": {
 		Default: "present", Choices: []string{"present", "absent"},
 		Description: []string{
-			"V(present) installs the packages of the patch set that are installed in each container.",
-			"V(absent) installs the packages from before again, which this host kept, and removes the hold.",
+			"C(present) installs the packages of the patch set that are installed in each container.",
+			"C(absent) installs the packages from before again, which this host kept, and removes the hold.",
 		},
 	},
 	"patch_set": {
 		Description: []string{
-			"Folder with C(manifest.yml) and the .deb files it names, on the controller, or on the target with O(remote_src=true).",
-			"Required with O(state=present). C(sftp://) addresses are refused for now.",
+			"Folder with C(manifest.yml) and the .deb files it names, on the controller, or on the target with C(remote_src=true).",
+			"Required with C(state=present). C(sftp://) addresses are refused for now.",
 		},
 	},
 	"remote_src": {
 		Type: ansible.Bool, Default: false,
-		Description: []string{"Whether O(patch_set) is a folder on the target."},
+		Description: []string{"Whether I(patch_set) is a folder on the target."},
 	},
 	"manifest_sha256": {
 		Description: []string{"Refuse any manifest whose SHA-256 checksum, in lower-case hexadecimal, is another one."},
@@ -41,7 +41,7 @@ var spec = ansible.Spec{
 	},
 	"engine": {
 		Default: "auto", Choices: []string{"auto", "docker", "podman"},
-		Description: []string{"Container engine. V(podman) is refused for now."},
+		Description: []string{"Container engine. C(podman) is refused for now."},
 	},
 	"engine_socket": {
 		Type:        ansible.Path,
@@ -50,19 +50,19 @@ var spec = ansible.Spec{
 	"restart": {
 		Default: "auto", Choices: []string{"auto", "always", "never"},
 		Description: []string{
-			"V(auto) restarts nova_libvirt when its packages changed, V(always) in any case, V(never) leaves it to you. No other container needs it.",
-			"Running instances survive the restart. They keep the program they were started with until a hard reboot or a live migration: see RV(containers).",
+			"C(auto) restarts nova_libvirt when its packages changed, C(always) in any case, C(never) leaves it to you. No other container needs it.",
+			"Running instances survive the restart. They keep the program they were started with until a hard reboot or a live migration: see I(containers).",
 		},
 	},
 	"hold": {
 		Type: ansible.Bool, Default: true,
-		Description: []string{"Put the packages on hold, so that apt in the container does not replace them. V(false) leaves holds as they are."},
+		Description: []string{"Put the packages on hold, so that apt in the container does not replace them. C(false) leaves holds as they are."},
 	},
 	"on_error": {
 		Default: "rollback", Choices: []string{"rollback", "keep"},
 		Description: []string{
-			"V(rollback) brings all containers of the host back to the packages from before when one fails, and begins nowhere when one cannot be patched.",
-			"V(keep) leaves the containers that succeeded patched.",
+			"C(rollback) brings all containers of the host back to the packages from before when one fails, and begins nowhere when one cannot be patched.",
+			"C(keep) leaves the containers that succeeded patched.",
 		},
 	},
 	"allow_version_change": {

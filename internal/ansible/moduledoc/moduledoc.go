@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -15,7 +16,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 )
 
-// DocText is what the options do not say. Lists of text have one paragraph each, in Ansible's markup.
+// DocText is what the options do not say. Lists of text have one paragraph each, in the markup that every supported ansible-core shows.
 type DocText struct {
 	ShortDescription string
 	Description      []string
@@ -147,6 +148,11 @@ func Documentation(name string, spec ansible.Spec, extra DocText) ([]byte, error
 	return out.Bytes(), nil
 }
 
+// unshown is the semantic markup: ansible-doc shows it as it stands before ansible-core 2.15, and 2.14 is supported.
+var unshown = regexp.MustCompile(`\b(?:E|O|P|RV|V)\(`)
+
+const unshownReason = "E(), O(), P(), RV() and V() need ansible-core 2.15: write I() for a name and C() for a value"
+
 // check finds what ansible-doc would stop at, or print as a page with holes.
 func check(spec ansible.Spec, extra DocText) error {
 	var errs *multierror.Error
@@ -158,10 +164,12 @@ func check(spec ansible.Spec, extra DocText) error {
 	want(extra.ShortDescription != "", "short_description is missing")
 	want(!strings.HasSuffix(extra.ShortDescription, "."), "short_description ends with a full stop")
 	want(written(extra.Description), "description is missing")
+	want(!unshown.MatchString(strings.Join(slices.Concat(extra.Description, extra.Notes), "\n")), "description or notes: %s", unshownReason)
 	want(len(extra.Author) > 0, "author is missing")
 	for _, name := range slices.Sorted(maps.Keys(spec)) {
 		o := spec[name]
 		want(o.Internal || written(o.Description), "option %s: description is missing", name)
+		want(!unshown.MatchString(strings.Join(o.Description, "\n")), "option %s: %s", name, unshownReason)
 		text, isText := o.Default.(string)
 		want(o.Choices == nil || !isText || slices.Contains(o.Choices, text), "option %s: default %q is no choice", name, text)
 		want(!o.Required || o.Default == nil, "option %s: required, and has a default", name)
@@ -184,6 +192,9 @@ func checkValues(parent string, values []Value) error {
 		name := parent + v.Name
 		if v.Name == "" || !written(v.Description) {
 			errs = multierror.Append(errs, fmt.Errorf("return value %q: name or description is missing", name))
+		}
+		if unshown.MatchString(strings.Join(v.Description, "\n")) {
+			errs = multierror.Append(errs, fmt.Errorf("return value %q: %s", name, unshownReason))
 		}
 		if !slices.Contains([]string{"str", "int", "bool", "list", "dict", "float"}, v.Type) {
 			errs = multierror.Append(errs, fmt.Errorf("return value %q: type is %q", name, v.Type))

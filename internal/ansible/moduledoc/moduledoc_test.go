@@ -14,7 +14,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden file")
 
 var spec = ansible.Spec{
-	"state":      {Default: "present", Choices: []string{"present", "absent"}, Description: []string{"V(present): the greeting is there.", "V(absent): it is not."}},
+	"state":      {Default: "present", Choices: []string{"present", "absent"}, Description: []string{"C(present): the greeting is there.", "C(absent): it is not."}},
 	"name":       {Required: true, Description: []string{"Who is greeted: anybody."}},
 	"names":      {Type: ansible.List, Default: []string{"yes", "1:20"}, Description: []string{"More of them."}},
 	"numbers":    {Type: ansible.List, Elements: ansible.Int, Description: []string{"How often."}},
@@ -85,6 +85,12 @@ func TestHolesAreNamed(t *testing.T) {
 		{"short description", func(_ ansible.Spec, d *DocText) { d.ShortDescription = "" }, "short_description is missing"},
 		{"full stop", func(_ ansible.Spec, d *DocText) { d.ShortDescription += "." }, "short_description ends with a full stop"},
 		{"description", func(_ ansible.Spec, d *DocText) { d.Description = []string{""} }, "description is missing"},
+		{"markup in the description", func(_ ansible.Spec, d *DocText) { d.Description = []string{"See O(name)."} }, "description or notes: E(), O(), P(), RV() and V() need ansible-core 2.15"},
+		{"markup in the notes", func(_ ansible.Spec, d *DocText) { d.Notes = []string{"See RV(greeted)."} }, "description or notes: E(), O(), P(), RV() and V() need"},
+		{"markup in an option", func(s ansible.Spec, _ *DocText) {
+			s["x"] = ansible.Option{Description: []string{"X.", "V(a) is A."}}
+		}, "option x: E(), O(), P(), RV() and V() need"},
+		{"markup in a return value", func(_ ansible.Spec, d *DocText) { d.Return[0].Contains[1].Description = []string{"V(3)."} }, `return value "greeted.at": E(), O(),`},
 		{"author", func(_ ansible.Spec, d *DocText) { d.Author = nil }, "author is missing"},
 		{"option", func(s ansible.Spec, _ *DocText) { s["x"] = ansible.Option{} }, "option x: description is missing"},
 		{"default", func(s ansible.Spec, _ *DocText) {
