@@ -19,6 +19,7 @@ func (j *job) report(call ansible.Call, all []*work, guests []Stale, result Resu
 		result.Containers = append(result.Containers, row)
 		result.Changed = result.Changed || w.changes(call.CheckMode)
 	}
+	result.KeptBytes = keptBytes(j.dir)
 	if call.Diff {
 		result.Diff = difference(all, result.Containers)
 	}

@@ -125,6 +125,19 @@ func hostLacksRoom(set Set, host Room, plans []ContainerPlan) {
 	}
 }
 
+// keptBytes is the size of all files below dir.
+func keptBytes(dir string) (bytes int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				bytes += info.Size()
+			}
+		}
+		return nil // what cannot be read is not counted
+	})
+	return bytes
+}
+
 func noRoom(message string, room Room) *Failure {
 	return &Failure{
 		Step: "plan", Message: fmt.Sprintf("%s, and %d MiB are free", message, room.Free>>20),
