@@ -8,7 +8,7 @@ type Result struct {
 	Engine     *EngineRow `json:"engine,omitempty"`
 	Containers []Row      `json:"containers"`
 	// KeptBytes is what this host keeps in all: the store, the packages from before, and a journal if a run left one.
-	KeptBytes int64 `json:"kept_bytes"`
+	KeptBytes int64 `json:"kept_bytes,omitempty"`
 	// Missing names, by sha256, the files that the plan needs and the host's store lacks. Nothing was changed; the action
 	// plugin uploads them and calls again.
 	Missing []string `json:"_missing,omitempty"`
