@@ -85,7 +85,7 @@ func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, pa
 	if err := t.unmoved(before, packages); err != nil {
 		return &stepError{"copy", err}
 	}
-	if err := j.begin(w, Install, t.StartedAt); err != nil {
+	if err := j.journal.step(t.Name, Install, t.StartedAt); err != nil && !w.onTheWayBack {
 		return fail("copy", "cannot begin in %s: %w", t.Name, err)
 	}
 	if err := t.clean(); err != nil {
@@ -107,6 +107,7 @@ func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, pa
 		return fail("copy", "cannot keep the packages of %s from starting services: %w", t.Name, err)
 	}
 	faultpoint.Hit("copied " + t.Name)
+	w.begun = true
 	if err := j.dpkg(ctx, t, append([]string{"--force-confdef", "--force-confold", "--install"}, paths...), ""); err != nil {
 		return &stepError{"install", fmt.Errorf("cannot install %s in %s: %w", list(packages), t.Name, err)}
 	}

@@ -1,0 +1,175 @@
+package lockfix
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+)
+
+// stopAt is a run that is told to stop during its n-th call of dpkg, which comes to its end all the same. It tells whether
+// the run came that far.
+func (w *world) stopAt(n int, o Options, set Set, f *files) (Result, error, bool) {
+	w.t.Helper()
+	ctx, stop := context.WithCancel(w.t.Context())
+	defer stop()
+	count := 0
+	w.fail = func(string) error {
+		if count++; count == n {
+			stop()
+		}
+		return nil
+	}
+	r, err := w.job().run(ctx, o, ansible.Call{}, set, f, Result{})
+	w.fail = nil
+	return r, err, count >= n
+}
+
+func journalLeft(w *world) bool {
+	_, err := os.Stat(filepath.Join(w.job().dir, "journal", journalName))
+	return err == nil
+}
+
+func TestRunThatIsToldToStopIsFinishedOrTakenBackByTheNext(t *testing.T) {
+	set, f := folder(t, qemuUtils(patched))
+	back := options()
+	back.State = Absent
+	one := options()
+	one.Containers = []string{"nova_libvirt"}
+	for _, test := range []struct {
+		name    string
+		next    Options
+		want    string // one of them
+		patched []string
+	}{
+		{"the same again", options(), "nova_libvirt patched", []string{"cinder_volume", "nova_libvirt"}},
+		{"the way back", back, "nova_libvirt restored", nil},
+		{"one container only", one, "cinder_volume rolled_back", []string{"nova_libvirt"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			seen := ""
+			for n := 1; ; n++ {
+				w := twoContainers(t)
+				w.must(w.boxes["cinder_volume"].hold("qemu-utils"))
+				before := w.snapshot()
+				r, err, came := w.stopAt(n, options(), set, f)
+				if !came {
+					if n < 4 {
+						t.Errorf("only %d calls", n)
+					}
+					break
+				}
+				if err != nil && strings.Contains(statuses(r), "rolled_back") {
+					t.Errorf("call %d: a run that is told to stop begins nothing, no rollback either: %s", n, statuses(r))
+				}
+				stopped := err != nil
+				if stopped != journalLeft(w) {
+					t.Errorf("call %d: error %v, journal left: %v", n, err, journalLeft(w))
+				}
+				next, err := w.run(test.next, ansible.Call{}, set, f)
+				if err != nil {
+					t.Fatalf("call %d: the next run: %v", n, err)
+				}
+				seen += statuses(next) + "; "
+				if journalLeft(w) {
+					t.Errorf("call %d: the journal was not ended", n)
+				}
+				for name, b := range w.boxes {
+					want := stock
+					if slices.Contains(test.patched, name) || name == "cinder_volume" && !stopped && test.name == "one container only" {
+						want = patched
+					}
+					if text, _ := os.ReadFile(filepath.Join(b.root, "usr/bin/qemu-img")); string(text) != "qemu-img "+want {
+						t.Errorf("call %d: %s has %q, want %s", n, name, text, want)
+					}
+				}
+				if again, err := w.run(test.next, ansible.Call{}, set, f); err != nil || again.Changed || len(again.Warnings) > 0 {
+					t.Errorf("call %d: the run after that: %v, %+v", n, err, again)
+				}
+				w.mustRun(back, Set{}, nil)
+				if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+					t.Errorf("call %d left a difference (-before +after):\n%s", n, diff)
+				}
+			}
+			if !strings.Contains(seen, test.want) {
+				t.Errorf("no run said %q: %s", test.want, seen)
+			}
+		})
+	}
+}
+
+func TestDamagedJournalIsPutAsideAndSaid(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	if _, err, _ := w.stopAt(1, options(), set, f); err == nil {
+		t.Fatal("it did not stop")
+	}
+	path := filepath.Join(w.job().dir, "journal", journalName)
+	w.must(os.WriteFile(path, []byte("00000000 {}\n00000000 {}\n"), 0o600))
+	left := filepath.Join(w.boxes["cinder_volume"].root, "usr/sbin/policy-rc.d")
+	w.must(os.WriteFile(left, []byte(policyText), 0o755))
+
+	check, err := w.run(options(), ansible.Call{CheckMode: true}, set, f)
+	if err != nil || len(check.Warnings) != 1 || !strings.Contains(check.Warnings[0], "it is damaged") {
+		t.Errorf("check mode: %v, %v", err, check.Warnings)
+	}
+	r, err := w.run(options(), ansible.Call{}, set, f)
+	if err != nil || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "it is damaged") || journalLeft(w) {
+		t.Errorf("%v, %v", err, r.Warnings)
+	}
+	if _, err := os.Stat(left); err == nil {
+		t.Error("what the dead run left in the container is still there")
+	}
+	if _, err := os.Stat(filepath.Join(w.job().dir, "journal", damagedName)); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestJournalOfANewerVersionStopsTheRun(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	line, err := journalLine(map[string]int{"schema": 2})
+	w.must(err)
+	w.must(makeFolder(filepath.Join(w.job().dir, "journal")))
+	w.must(os.WriteFile(filepath.Join(w.job().dir, "journal", journalName), line, 0o600))
+	if _, err := w.run(options(), ansible.Call{}, set, f); err == nil || !strings.Contains(err.Error(), "schema 2") || len(w.calls) > 0 {
+		t.Errorf("%v, calls %v", err, w.calls)
+	}
+}
+
+func TestContainerRecreatedSinceARunDiedIsANewOne(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	if _, err, _ := w.stopAt(1, options(), set, f); err == nil {
+		t.Fatal("it did not stop")
+	}
+	for _, b := range w.boxes {
+		b.ID = strings.Replace(b.ID, "0", "f", 1)
+	}
+	r, err := w.run(options(), ansible.Call{}, set, f)
+	if err != nil || len(r.Warnings) == 0 || !strings.Contains(r.Warnings[0], "was recreated since a run died") || journalLeft(w) {
+		t.Errorf("%v, %v", err, r.Warnings)
+	}
+}
+
+func TestCheckModeTellsWhatBecomesOfADeadRun(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	if _, err, _ := w.stopAt(1, options(), set, f); err == nil {
+		t.Fatal("it did not stop")
+	}
+	before := w.snapshot()
+	r, err := w.run(options(), ansible.Call{CheckMode: true}, set, f)
+	if err != nil || len(r.Warnings) == 0 || !strings.Contains(strings.Join(r.Warnings, "\n"), "would be finished by this run") || !journalLeft(w) {
+		t.Errorf("%v, %v", err, r.Warnings)
+	}
+	if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+		t.Error(diff)
+	}
+}
