@@ -31,14 +31,14 @@ must_be_ours() {
 # A bridge and packet filters are tried first; where the kernel or the machine forbids them the lab does without, from then on.
 start() {
   mkdir -p "$state" "$(dirname "$socket")"
-  # A file of its own, not the machine's /etc/docker/daemon.json.
-  [ -f "$state/daemon.json" ] || echo '{}' >"$state/daemon.json"
+  # A file of its own, not the machine's /etc/docker/daemon.json. Values are told outright: one that is left out stays as it was.
+  [ -f "$state/daemon.json" ] || echo '{"live-restore": false}' >"$state/daemon.json"
   local options=(--host "unix://$socket" --data-root "$state/data" --exec-root /run/nfslock-lab/exec --pidfile "$state/pid" --config-file "$state/daemon.json")
   for extra in "" "--bridge=none --iptables=false"; do
     if [ -f "$state/extra" ] && [ "$(cat "$state/extra")" != "$extra" ]; then continue; fi
     rm -f "$state/pid"
     # shellcheck disable=SC2086 # two options
-    setsid dockerd "${options[@]}" $extra >"$state/log" 2>&1 </dev/null &
+    (cd / && unset TMPDIR && exec setsid dockerd "${options[@]}" $extra) >"$state/log" 2>&1 </dev/null &
     local pid=$!
     for _ in $(seq 300); do
       if docker -H "unix://$socket" info >/dev/null 2>&1; then
@@ -96,15 +96,21 @@ stop) # as systemctl stop docker does
   ;;
 kill) # as by the kernel when memory is short
   must_be_ours
+  containerd=$(cat /run/nfslock-lab/exec/containerd/containerd.pid)
   kill -9 "$(cat "$state/pid")"
   gone
+  # The kernel ends it with its parent; an engine that starts before that takes it for alive and waits for it in vain.
+  for _ in $(seq 100); do
+    kill -0 "$containerd" 2>/dev/null || break
+    sleep 0.1
+  done
   ;;
 start) ours || start ;;
 live-restore)
   must_be_ours
   case ${2:-} in
   yes) echo '{"live-restore": true}' ;;
-  no) echo '{}' ;;
+  no) echo '{"live-restore": false}' ;;
   *) exit 2 ;;
   esac >"$state/daemon.json"
   kill -HUP "$(cat "$state/pid")" # dockerd(8): this option is read again
