@@ -44,7 +44,7 @@ soak: build ## ROUNDS runs (200) that are disturbed at random moments; SEED=… 
 demo: build ## the main job from start to end, shown
 	tests/integration/demo.sh
 
-bench: build ## the same job by this module and by a shell loop, in one run
+bench: build ## the same job by this module and by a shell loop, in one run; WITH=PROGRAM adds another build of it
 	tests/bench/run.sh
 
 fuzz: ## every fuzz target for FUZZTIME

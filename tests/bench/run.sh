@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Five containers, seven packages: this module and the shell loop, in turn, in one run. usage: run.sh [ROUNDS]
+# Five containers, seven packages: this module and the shell loop, in turn, in one run; with WITH also another build of the
+# module, to tell what a change costs. usage: [WITH=PROGRAM] run.sh [ROUNDS]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 rounds=${1:-5}
@@ -19,11 +20,13 @@ jq -n --arg set "$set" --arg socket "${socket#unix://}" \
 
 # seconds NAME COMMAND…: adds wall time and peak memory to a list
 seconds() {
-  local list=$work/$1
+  local list=$work/$1 began
   shift
-  /usr/bin/time -a -o "$list" -f '%e %M' "$@" >"$work/out" || { cat "$work/out"; exit 1; }
+  began=${EPOCHREALTIME/./}
+  /usr/bin/time -o "$work/memory" -f '%M' "$@" >"$work/out" || { cat "$work/out"; exit 1; }
+  echo "$((${EPOCHREALTIME/./} - began)) $(cat "$work/memory")" >>"$list" # microseconds, KiB
 }
-median() { sort -n "$work/$1" | awk '{v[NR]=$1; if ($2>m) m=$2} END {printf "%.2f s (median of %d, %.2f to %.2f), peak memory %.1f MB\n", v[int((NR+1)/2)], NR, v[1], v[NR], m/1024}'; }
+median() { sort -n "$work/$1" | awk '{v[NR]=$1; if ($2>m) m=$2} END {printf "%.3f s (median of %d, %.3f to %.3f), peak memory %.1f MB\n", v[int((NR+1)/2)]/1e6, NR, v[1]/1e6, v[NR]/1e6, m/1024}'; }
 middle() { sort -n "$work/$1" | awk '{v[NR]=$1} END {print v[int((NR+1)/2)]}'; }
 
 for ((i = 0; i < rounds; i++)); do
@@ -31,11 +34,24 @@ for ((i = 0; i < rounds; i++)); do
   seconds loop tests/bench/shell-loop.sh "$set" "${names[@]}"
   $lab/up.sh --locks fine
   seconds apply library/nfs_lock_fix "$work/args.json"
-  seconds unchanged library/nfs_lock_fix "$work/args.json"
+  for _ in 1 2 3 4 5; do
+    seconds unchanged library/nfs_lock_fix "$work/args.json"
+    [ -z "${WITH:-}" ] || seconds with-unchanged "$WITH" "$work/args.json"
+  done
+  if [ -n "${WITH:-}" ]; then
+    $lab/up.sh --locks fine
+    seconds with-apply "$WITH" "$work/args.json"
+  fi
 done
-for ((i = 0; i < 20; i++)); do seconds unchanged library/nfs_lock_fix "$work/args.json"; done
 echo "shell loop: $(median loop)"
 echo "apply:      $(median apply)"
 echo "unchanged:  $(median unchanged)"
 awk -v a="$(middle apply)" -v l="$(middle loop)" 'BEGIN {printf "apply / shell loop: %.2f\n", a / l}'
+if [ -n "${WITH:-}" ]; then
+  echo "$WITH:"
+  echo "  apply:     $(median with-apply)"
+  echo "  unchanged: $(median with-unchanged)"
+  awk -v a="$(middle apply)" -v b="$(middle with-apply)" -v c="$(middle unchanged)" -v d="$(middle with-unchanged)" \
+    'BEGIN {printf "  against it: apply %+.0f %%, unchanged %+.1f ms\n", (a / b - 1) * 100, (c - d) / 1000}'
+fi
 echo "program:    $(stat -c %s library/nfs_lock_fix) bytes"
