@@ -32,10 +32,35 @@ func (j *job) findDead(check bool) (dead *deadRun, warnings []string, err error)
 		return nil, nil, err
 	case check && dead != nil && locked(j.dir):
 		return nil, []string{"another run is at work on this host: what it changes is not in this answer"}, nil
-	case dead == nil && !check:
+	case check:
+	case dead == nil:
 		err = j.journal.sweep()
+	default:
+		err = j.sweepBaselines(dead)
 	}
 	return dead, warnings, err
+}
+
+// sweepBaselines removes what a run that died while it kept packages left half written.
+func (j *job) sweepBaselines(dead *deadRun) error {
+	for _, b := range dead.Containers {
+		dir := j.baseline(b.Name)
+		kept, root, err := openBaseline(dir)
+		switch {
+		case err != nil: // damaged: said where it is needed
+		case kept != nil:
+			err := sweep(root, *kept)
+			root.Close()
+			if err != nil {
+				return err
+			}
+		case len(b.Begun) == 0: // the index is written last, and removed first
+			if err := forget(dir); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // withDead adds the containers in which a dead run began something to those that were asked for. One that was recreated
