@@ -51,9 +51,13 @@ func (j *job) apply(ctx context.Context, o Options, set Set, f *files, all []*wo
 		w.begun = w.seen.Dead != nil && w.active()
 	}
 	warnings = j.keepAll(ctx, set, all)
-	if !failed(all) || o.OnError == OnErrorKeep {
-		j.each(all, func(w *work) error { return j.change(ctx, w, f) })
-	}
+	begin := !failed(all) || o.OnError == OnErrorKeep
+	j.each(all, func(w *work) error {
+		if !begin && !w.plan.Back {
+			return nil
+		}
+		return j.change(ctx, w, f)
+	})
 	for _, w := range all {
 		fit := w.plan.Back || w.plan.Failure == nil && w.plan.Stays == ""
 		if w.err == nil && fit && (w.plan.Back || !failed(all) || o.OnError == OnErrorKeep) {

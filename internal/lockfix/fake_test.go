@@ -35,6 +35,8 @@ type world struct {
 	boxes map[string]*box
 	calls []string // what was changed, in order
 	fail  func(call string) error
+	// listed is called after the containers were listed, as something may happen before they are looked at.
+	listed func()
 }
 
 type box struct {
@@ -80,6 +82,9 @@ func (w *world) Names(context.Context) (map[string]string, error) {
 	names := map[string]string{}
 	for name, b := range w.boxes {
 		names[name] = b.ID
+	}
+	if w.listed != nil {
+		w.listed()
 	}
 	return names, nil
 }

@@ -173,3 +173,62 @@ func TestCheckModeTellsWhatBecomesOfADeadRun(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// stopIn is a run that is told to stop while the call of dpkg that begins so is at work, which comes to its end unless
+// that is an error.
+func (w *world) stopIn(call string, broken error, o Options, set Set, f *files) {
+	w.t.Helper()
+	ctx, stop := context.WithCancel(w.t.Context())
+	defer stop()
+	w.fail = func(c string) error {
+		if !strings.HasPrefix(c, call) {
+			return nil
+		}
+		stop()
+		return broken
+	}
+	_, err := w.job().run(ctx, o, ansible.Call{}, set, f, Result{})
+	w.fail = nil
+	if err == nil || !journalLeft(w) {
+		w.t.Fatalf("it did not stop in %q: %v", call, err)
+	}
+}
+
+func only(names ...string) Options {
+	o := options()
+	o.Containers = names
+	return o
+}
+
+func (w *world) program(container string) string {
+	w.t.Helper()
+	text, err := os.ReadFile(filepath.Join(w.boxes[container].root, "usr/bin/qemu-img"))
+	w.must(err)
+	return strings.TrimPrefix(string(text), "qemu-img ")
+}
+
+// block puts a file where the packages from before of a container are to be kept.
+func (w *world) block(container string) {
+	w.t.Helper()
+	dir := w.job().baseline(container)
+	w.must(os.RemoveAll(dir))
+	w.must(makeFolder(filepath.Dir(dir)))
+	w.must(os.WriteFile(dir, nil, 0o600))
+}
+
+func TestWhatADeadRunBeganIsTakenBackThoughAnotherContainerCannotBegin(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	w.stopIn("cinder_volume: dpkg --force", nil, only("cinder_volume"), set, f)
+	w.block("nova_libvirt")
+	r, err := w.run(only("nova_libvirt"), ansible.Call{}, set, f)
+	if err == nil || !strings.Contains(err.Error(), "cannot keep the packages of nova_libvirt") {
+		t.Errorf("error %v", err)
+	}
+	if got := w.program("cinder_volume"); got != stock || !strings.Contains(statuses(r), "cinder_volume rolled_back") {
+		t.Errorf("cinder_volume has %s: %s", got, statuses(r))
+	}
+	if journalLeft(w) {
+		t.Error("the journal was not ended")
+	}
+}
