@@ -141,8 +141,9 @@ func (j *job) keepOne(ctx context.Context, set Set, w *work) (warnings []string,
 			return nil, err
 		}
 	}
-	w.undo, err = j.keepUndo(ctx, w)
-	return warnings, err
+	var said []string
+	w.undo, said, err = j.keepUndo(ctx, w)
+	return append(warnings, said...), err
 }
 
 // change does the part of a plan that is inside the container.
@@ -155,7 +156,7 @@ func (j *job) change(ctx context.Context, w *work, f *files) error {
 	}
 	if s, ok := w.step(Install); ok {
 		packages, open, err := w.sources(s.Packages, f)
-		if err == nil {
+		if err == nil && len(packages) > 0 {
 			err = j.install(ctx, w, w.plan.Seen.Packages, packages, open)
 		}
 		if err != nil {

@@ -2,6 +2,7 @@ package lockfix
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -230,5 +231,94 @@ func TestWhatADeadRunBeganIsTakenBackThoughAnotherContainerCannotBegin(t *testin
 	}
 	if journalLeft(w) {
 		t.Error("the journal was not ended")
+	}
+}
+
+func TestDamagedUndoFolderDoesNotKeepARunFromFinishing(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	w.stopIn("cinder_volume: dpkg --force", nil, options(), set, f)
+	undo := filepath.Join(w.job().dir, "journal", undoName, "cinder_volume")
+	w.must(makeFolder(undo))
+	w.must(os.WriteFile(filepath.Join(undo, indexName), []byte("{"), 0o600))
+	r, err := w.run(options(), ansible.Call{}, set, f)
+	if err != nil || journalLeft(w) || !strings.Contains(strings.Join(r.Warnings, "\n"), "cinder_volume: the packages that a dead run found") {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+func TestRollbackWithoutWhatItNeedsSaysSo(t *testing.T) {
+	set, f := folder(t, qemuUtils(patched))
+	for _, test := range []struct {
+		name   string
+		broken error // of the dpkg during which the first run dies
+		want   string
+	}{
+		{"replaced", nil, "cannot roll cinder_volume back: qemu-utils " + stock + " is not kept on this host"},
+		{"not replaced", errors.New("killed"), "cinder_volume rolled_back"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := twoContainers(t)
+			w.stopIn("cinder_volume: dpkg --force", test.broken, options(), set, f)
+			w.block("cinder_volume")
+			w.fail = func(call string) error {
+				if strings.HasPrefix(call, "nova_libvirt: ") {
+					return errors.New("the cause")
+				}
+				return nil
+			}
+			r, err := w.run(options(), ansible.Call{}, set, f)
+			if err == nil || strings.Contains(err.Error(), "internal error") || !strings.Contains(err.Error()+statuses(r), test.want) {
+				t.Errorf("error %v, %s", err, statuses(r))
+			}
+			if !journalLeft(w) && w.program("cinder_volume") != stock {
+				t.Error("the journal was ended, though a container is not whole")
+			}
+		})
+	}
+}
+
+// The second dead run was to replace one package more than the first, and died before it had kept that one.
+func TestPackageThatTwoDeadRunsDidNotReachCanStillBeRolledBack(t *testing.T) {
+	const newer = stock + "+nfslock2"
+	block := func(version string) testDeb {
+		return testDeb{name: "qemu-block-extra", version: version, files: map[string]string{"usr/lib/block.so": version}}
+	}
+	to2 := func(packages ...testDeb) (Set, *files) {
+		set, f := folder(t, packages...)
+		set.Suffix = "+nfslock2"
+		for i := range set.Packages {
+			set.Packages[i].BuiltFrom = stock
+		}
+		return set, f
+	}
+	w := newWorld(t)
+	w.add("cinder_volume", qemuUtils(stock), block(stock))
+	set, f := folder(t, qemuUtils(patched), block(patched))
+	w.mustRun(options(), set, f)
+	before := w.snapshot()
+	set, f = to2(qemuUtils(newer))
+	w.stopIn("cinder_volume: dpkg --force", nil, options(), set, f)
+	set, f = to2(qemuUtils(newer), block(newer))
+	inTheWay := filepath.Join(w.job().dir, "journal", undoName, "cinder_volume", "qemu-block-extra.deb.part")
+	w.must(os.Mkdir(inTheWay, 0o700))
+	o := options()
+	o.OnError = OnErrorKeep
+	if _, err := w.run(o, ansible.Call{}, set, f); err == nil || !strings.Contains(err.Error(), "cannot keep the packages") || !journalLeft(w) {
+		t.Fatalf("error %v", err)
+	}
+	w.must(os.Remove(inTheWay))
+	w.fail = func(call string) error {
+		if strings.Contains(call, "--set-selections") {
+			w.fail = nil
+			return errors.New("the cause")
+		}
+		return nil
+	}
+	if r, err := w.run(options(), ansible.Call{}, set, f); err == nil || statuses(r) != "cinder_volume rolled_back" {
+		t.Errorf("%v, %s", err, statuses(r))
+	}
+	if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+		t.Errorf("-before +after:\n%s", diff)
 	}
 }

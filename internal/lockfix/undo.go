@@ -23,45 +23,65 @@ type undoSet struct {
 	index  *Baseline
 }
 
+// foundDead is a package as the first dead run found it that was going to replace it.
+func (s Seen) foundDead(name string) (BeforePackage, bool) {
+	if s.Dead == nil {
+		return BeforePackage{}, false
+	}
+	i := slices.IndexFunc(s.Dead.Packages, func(b BeforePackage) bool { return b.Name == name && b.Replaced })
+	if i < 0 {
+		return BeforePackage{}, false
+	}
+	return s.Dead.Packages[i], true
+}
+
 // keepUndo keeps what the install will replace. What the baseline holds of the very same state need not be kept twice, and
 // what a dead run kept of the state before it stays.
-func (j *job) keepUndo(ctx context.Context, w *work) (*undoSet, error) {
-	dir := filepath.Join(j.journal.dir, undoName, w.Name)
+func (j *job) keepUndo(ctx context.Context, w *work) (u *undoSet, warnings []string, err error) {
+	dir := j.undoFolder(w.Name)
 	var names []string
 	fresh := w.seen
 	fresh.Kept = nil
 	if w.seen.Dead != nil {
 		earlier, root, err := openBaseline(dir)
 		if err != nil {
-			return nil, err
+			warnings = append(warnings, fmt.Sprintf("%s: the packages that a dead run found, in %s, cannot be used: %v", w.Name, dir, err))
 		}
 		if root != nil {
 			root.Close()
 		}
 		fresh.Kept = earlier
 	} else if err := forget(dir); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	install, _ := w.step(Install)
 	for _, name := range install.Packages {
 		have, _ := w.plan.Seen.find(name)
-		known := w.seen.Dead != nil && slices.ContainsFunc(w.seen.Dead.Packages, func(b BeforePackage) bool { return b.Name == name && b.Replaced })
+		before, known := w.seen.foundDead(name)
+		if known && whole(have) && have.Version == before.Version {
+			known = fresh.keeps(have) // else that run died before it kept it, and so before it replaced it
+		}
 		if !known && whole(have) && !w.seen.keeps(have) {
 			names = append(names, name)
 		}
 	}
 	if len(names) > 0 {
 		if err := j.journal.step(w.Name, Keep, w.StartedAt); err != nil {
-			return nil, err
+			return nil, warnings, err
 		}
 		if _, err := keep(ctx, dir, fresh, "", w.root, names); err != nil {
-			return nil, err
+			return nil, warnings, err
 		}
 	}
-	u := &undoSet{}
-	var err error
-	u.index, u.folder, err = openBaseline(dir)
-	return u, err
+	u = &undoSet{}
+	if u.index, u.folder, err = openBaseline(dir); err != nil && len(warnings) == 0 {
+		return nil, nil, err
+	}
+	return u, warnings, nil
+}
+
+func (j *job) undoFolder(container string) string {
+	return filepath.Join(j.journal.dir, undoName, container)
 }
 
 func (u *undoSet) close() {
@@ -90,6 +110,10 @@ func (j *job) rollBackOne(ctx context.Context, w *work) error {
 	if err := j.reopen(ctx, w.target); err != nil {
 		return err
 	}
+	if w.undo == nil { // keeping failed before it was opened; what a dead run kept counts all the same
+		w.undo = &undoSet{}
+		w.undo.index, w.undo.folder, _ = openBaseline(j.undoFolder(w.Name))
+	}
 	w.onTheWayBack = true
 	_ = j.journal.step(w.Name, Undo, w.StartedAt)
 	var names []string
@@ -103,7 +127,10 @@ func (j *job) rollBackOne(ctx context.Context, w *work) error {
 		if err != nil {
 			return err
 		}
-		if err := j.install(ctx, w, w.seen.Packages, packages, open); err != nil {
+		if len(packages) > 0 {
+			err = j.install(ctx, w, w.seen.Packages, packages, open)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -153,6 +180,9 @@ func (u *undoSet) files(w *work, names []string) ([]patchset.Package, deliver, e
 			return nil, nil, fmt.Errorf("%s was not whole before either", b.Name)
 		}
 		k, ok := kept[b.Name]
+		if now, _ := w.seen.find(b.Name); !ok && whole(now) && now.Version == b.Version {
+			continue // a run that died before it kept it did not replace it either
+		}
 		if !ok {
 			return nil, nil, fmt.Errorf("%s %s is not kept on this host", b.Name, b.Version)
 		}
