@@ -105,9 +105,14 @@ func (j *job) observe(ctx context.Context, names []string, see sight) []*target 
 	return targets
 }
 
+var errRecreated = errors.New("it was recreated just now")
+
 func observeHint(err error) string {
-	if errors.Is(err, engine.ErrNotFound) {
+	switch {
+	case errors.Is(err, engine.ErrNotFound):
 		return "it was removed just now; run again"
+	case errors.Is(err, errRecreated):
+		return "run again"
 	}
 	return ""
 }
@@ -117,6 +122,9 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 	s := &t.seen
 	if t.Container, err = j.inspectSettled(ctx, s.Name); err != nil {
 		return err
+	}
+	if s.Dead != nil && s.Dead.ID != t.ID {
+		return errRecreated // what was found in its predecessor is nothing to go back to
 	}
 	t.Name = s.Name // as the user calls it
 	s.ID, s.Image, s.State, s.ReadOnly, s.StartedAt = t.ID, t.Image, t.State, t.ReadOnly, t.StartedAt

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -320,5 +321,49 @@ func TestPackageThatTwoDeadRunsDidNotReachCanStillBeRolledBack(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, w.snapshot()); diff != "" {
 		t.Errorf("-before +after:\n%s", diff)
+	}
+}
+
+func TestContainerRecreatedWhileTheRunBeginsGetsNothingOfItsPredecessor(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	w.stopIn("cinder_volume: dpkg --force", nil, only("cinder_volume"), set, f)
+	const newer = "1:7.2-8"
+	w.listed = func() {
+		old := w.boxes["cinder_volume"]
+		w.must(os.RemoveAll(old.root))
+		w.add("cinder_volume", qemuUtils(newer)).ID = strings.Repeat("f", 64)
+	}
+	o := only("nova_libvirt")
+	o.OnError = OnErrorKeep
+	r, err := w.run(o, ansible.Call{}, set, f)
+	w.listed = nil
+	if got := w.program("cinder_volume"); got != newer {
+		t.Errorf("the new cinder_volume has %s: %v, %+v", got, err, r)
+	}
+	if err != nil || w.program("nova_libvirt") != patched || !strings.Contains(strings.Join(r.Warnings, "\n"), "recreated") {
+		t.Errorf("%v, %+v", err, r.Warnings)
+	}
+	if r, err := w.run(o, ansible.Call{}, set, f); err != nil || journalLeft(w) {
+		t.Errorf("the run after that: %v, %+v", err, r)
+	}
+}
+
+func TestRunThatWaitedLooksForContainersAgain(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	unlock, _, err := takeLock(t.Context(), w.job().dir)
+	w.must(err)
+	w.listed = func() {
+		w.listed = nil
+		w.boxes["cinder_volume"].ID = strings.Repeat("f", 64)
+		w.boxes["cinder_backup"] = w.boxes["cinder_volume"]
+		delete(w.boxes, "cinder_volume")
+		w.boxes["cinder_backup"].Name = "cinder_backup"
+		time.AfterFunc(3*lockPoll, unlock)
+	}
+	r, err := w.run(options(), ansible.Call{}, set, f)
+	if err != nil || statuses(r) != "nova_libvirt patched, cinder_backup patched" {
+		t.Errorf("%v, %s", err, statuses(r))
 	}
 }

@@ -77,12 +77,20 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	j.journal = &journal{dir: filepath.Join(j.dir, "journal")}
 	if !call.CheckMode {
 		waiting, cancel := context.WithTimeout(ctx, o.limit())
-		unlock, err := takeLock(waiting, j.dir)
+		unlock, waited, err := takeLock(waiting, j.dir)
 		cancel()
 		if err != nil {
 			return result, err
 		}
 		defer unlock()
+		if waited { // the containers may have been recreated since
+			if exist, err = j.engine.Names(ctx); err == nil {
+				names, err = choose(o, exist)
+			}
+			if err != nil {
+				return result, err
+			}
+		}
 	}
 	// A run that waited long still has all its time for the work.
 	ctx, cancel := context.WithTimeout(ctx, o.limit())

@@ -388,7 +388,7 @@ func TestHostWithoutKollaIsLeftAlone(t *testing.T) {
 func TestASecondRunWaitsForTheFirstWithALimit(t *testing.T) {
 	w := twoContainers(t)
 	set, f := folder(t, qemuUtils(patched))
-	unlock, err := takeLock(t.Context(), w.job().dir)
+	unlock, _, err := takeLock(t.Context(), w.job().dir)
 	w.must(err)
 	o := options()
 	o.Timeout = 1

@@ -26,14 +26,14 @@ func locked(dir string) bool {
 }
 
 // takeLock makes this the only run on the host, waiting until ctx ends at the longest. The kernel drops the lock with the process
-// (flock(2)), so a killed run blocks nobody. The caller calls unlock.
-func takeLock(ctx context.Context, dir string) (unlock func(), err error) {
+// (flock(2)), so a killed run blocks nobody. The caller calls unlock; waited tells it that what it saw before may be old.
+func takeLock(ctx context.Context, dir string) (unlock func(), waited bool, err error) {
 	if err := makeFolder(dir); err != nil {
-		return nil, fmt.Errorf("cannot lock this host: %w", err)
+		return nil, waited, fmt.Errorf("cannot lock this host: %w", err)
 	}
 	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("cannot lock this host: %w", err)
+		return nil, waited, fmt.Errorf("cannot lock this host: %w", err)
 	}
 	for {
 		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -42,18 +42,19 @@ func takeLock(ctx context.Context, dir string) (unlock func(), err error) {
 		}
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			file.Close()
-			return nil, fmt.Errorf("cannot lock this host: %w", err)
+			return nil, waited, fmt.Errorf("cannot lock this host: %w", err)
 		}
+		waited = true
 		select {
 		case <-ctx.Done():
 			holder, _ := io.ReadAll(io.LimitReader(file, 32))
 			file.Close()
-			return nil, fmt.Errorf("cannot start: another run (process %s) is at work on this host and did not end in time", strings.TrimSpace(string(holder)))
+			return nil, waited, fmt.Errorf("cannot start: another run (process %s) is at work on this host and did not end in time", strings.TrimSpace(string(holder)))
 		case <-time.After(lockPoll):
 		}
 	}
 	// Who holds it is for the message above only; the lock itself counts.
 	_ = file.Truncate(0)
 	_, _ = fmt.Fprintf(file, "%d\n", os.Getpid())
-	return func() { file.Close() }, nil
+	return func() { file.Close() }, waited, nil
 }
