@@ -216,6 +216,12 @@ func (d *deadRun) open() (list []Before) {
 	return list
 }
 
+// exists tells whether a run may have left something, in whatever container.
+func (l *journal) exists() bool {
+	_, err := os.Lstat(filepath.Join(l.dir, journalName))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
 // read gives nil where there is no journal. The error is errDamagedJournal where one cannot be believed.
 func (l *journal) read() (*deadRun, error) {
 	path := filepath.Join(l.dir, journalName)

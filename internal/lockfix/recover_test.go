@@ -367,3 +367,14 @@ func TestRunThatWaitedLooksForContainersAgain(t *testing.T) {
 		t.Errorf("%v, %s", err, statuses(r))
 	}
 }
+
+func TestDeadRunIsFinishedThoughNoUsualContainerIsLeft(t *testing.T) {
+	w := newWorld(t)
+	w.add("my_cinder", qemuUtils(stock))
+	set, f := folder(t, qemuUtils(patched))
+	w.stopIn("my_cinder: dpkg --force", nil, only("my_cinder"), set, f)
+	r, err := w.run(options(), ansible.Call{}, set, f)
+	if err != nil || w.program("my_cinder") != stock || journalLeft(w) {
+		t.Errorf("%v, %+v", err, r)
+	}
+}

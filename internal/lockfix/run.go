@@ -70,11 +70,11 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	if err != nil {
 		return result, err
 	}
-	if len(names) == 0 {
-		result.Msg = "this host has no kolla container that can carry QEMU: nothing to do"
+	j.journal = &journal{dir: filepath.Join(j.dir, "journal")}
+	if len(names) == 0 && !j.journal.exists() {
+		result.Msg = nothingHere
 		return result, nil
 	}
-	j.journal = &journal{dir: filepath.Join(j.dir, "journal")}
 	if !call.CheckMode {
 		waiting, cancel := context.WithTimeout(ctx, o.limit())
 		unlock, waited, err := takeLock(waiting, j.dir)
@@ -107,6 +107,10 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		}
 	}
 	result.Warnings = append(append(result.Warnings, warnings...), notes...)
+	if len(names) == 0 {
+		result.Msg = nothingHere
+		return result, nil
+	}
 	targets := j.observe(ctx, names, sight{asked, open, o.absent(), !call.CheckMode})
 	defer func() {
 		for _, t := range targets {
@@ -137,6 +141,8 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	j.inspectFiles(ctx, o, set, targets)
 	return j.carryOut(ctx, o, call, set, f, targets, dead, result)
 }
+
+const nothingHere = "this host has no kolla container that can carry QEMU: nothing to do"
 
 // carryOut plans, applies unless it is check mode, and reports.
 func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Set, f *files, targets []*target, dead *deadRun, result Result) (Result, error) {
