@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type journal struct {
 	dir   string
 	mutex sync.Mutex
 	file  *os.File // nil while nothing was begun
+	size  int64    // bytes, of whole lines
 }
 
 const (
@@ -112,6 +114,7 @@ func (l *journal) begin(containers []Before, state string) error {
 	if l.file, err = root.OpenFile(journalName, os.O_WRONLY|os.O_APPEND, 0); err != nil {
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
+	l.size = int64(len(line))
 	faultpoint.Hit("journal")
 	return nil
 }
@@ -154,7 +157,12 @@ func (l *journal) append(s journalStep) error {
 	if err == nil {
 		l.mutex.Lock()
 		defer l.mutex.Unlock()
-		_, err = l.file.Write(line)
+		var n int
+		if n, err = l.file.Write(line); err == nil {
+			l.size += int64(n)
+		} else { // a full disk takes a part of it, which would spoil the line after it
+			_ = l.file.Truncate(l.size)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("cannot write the journal: %w", err)
@@ -289,6 +297,11 @@ func firstLine(text []byte) (*deadRun, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: line 1: %w", errDamagedJournal, err)
+	}
+	for _, b := range d.Containers {
+		if !filepath.IsLocal(b.Name) || filepath.Clean(b.Name) != b.Name || b.Name == "." || strings.ContainsRune(b.Name, 0) {
+			return nil, fmt.Errorf("%w: it names a container %q", errDamagedJournal, b.Name) // folders of that name are removed
+		}
 	}
 	if d.Schema != journalSchema {
 		return nil, fmt.Errorf("it has schema %d, this program knows %d: a run of another version of this collection did not come to its end here; finish it with that version", d.Schema, journalSchema)

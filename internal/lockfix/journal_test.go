@@ -3,10 +3,14 @@ package lockfix
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -184,3 +188,105 @@ func FuzzParseJournal(f *testing.F) {
 	})
 }
 
+
+// A write that a full disk cuts off leaves the beginning of a line. What is written behind it once there is room again
+// must not make the whole journal unreadable.
+func TestJournalOnAFullDiskStaysReadable(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16k,mode=0700"); err != nil {
+		t.Skipf("cannot mount a small tmpfs (root with CAP_SYS_ADMIN can): %v", err)
+	}
+	defer func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}()
+	l := &journal{dir: filepath.Join(dir, "journal")}
+	defer l.close()
+	if err := l.begin([]Before{{Name: "cinder_api", ID: "2"}}, Present); err != nil {
+		t.Fatal(err)
+	}
+	ballast := filepath.Join(dir, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 64<<10), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	steps := 0
+	for err := error(nil); err == nil && steps < 1000; steps++ {
+		err = l.step("cinder_api", Hold, journalStart)
+	}
+	if steps < 2 || steps == 1000 {
+		t.Fatalf("the disk was full after %d steps", steps)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.step("cinder_api", Undo, journalStart); err != nil {
+		t.Fatal(err)
+	}
+	dead, err := l.read()
+	if err != nil || len(dead.open()) != 1 {
+		t.Fatalf("%v, %+v", err, dead)
+	}
+	if begun := dead.open()[0].Begun; len(begun) != steps || begun[len(begun)-1] != Undo {
+		t.Errorf("%d steps, the last %q, of %d", len(begun), begun[len(begun)-1], steps)
+	}
+}
+
+// Names become names of folders, which are removed.
+func TestJournalThatNamesNoContainerIsNotBelieved(t *testing.T) {
+	for _, name := range []string{"", ".", "..", "../../etc", "/etc", "a/../..", "a//b", "a/", "x\x00"} {
+		line, err := journalLine(journalRun{Schema: journalSchema, Containers: []Before{{Name: name, ID: "1"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parseJournal(line); !errors.Is(err, errDamagedJournal) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// However it came there: no journal takes more than its own size, or long.
+func TestHostileJournalIsReadWithinBounds(t *testing.T) {
+	line := func(v any) []byte {
+		text, err := journalLine(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	raw := func(text string) []byte {
+		return fmt.Appendf(nil, "%08x %s\n", crc32.Checksum([]byte(text), castagnoli), text)
+	}
+	first := line(journalRun{Schema: journalSchema, Containers: []Before{{Name: "cinder_api", ID: "2"}}})
+	many := journalRun{Schema: journalSchema}
+	for i := range 10_000 {
+		many.Containers = append(many.Containers, Before{Name: fmt.Sprint("c", i), ID: "1", Begun: []Verb{Install}})
+	}
+	for name, data := range map[string][]byte{
+		"too long":          bytes.Repeat([]byte("x"), journalLimit+1),
+		"deep":              raw(`{"schema":1,"containers":` + strings.Repeat("[", 1<<20)),
+		"many steps":        append(slices.Clone(first), bytes.Repeat(line(journalStep{Containers: []string{"cinder_api"}, Verb: Install}), 20_000)...),
+		"one step for all":  append(slices.Clone(first), line(journalStep{Containers: slices.Repeat([]string{"cinder_api"}, 200_000), Verb: Settle})...),
+		"many containers":   line(many),
+		"a huge number":     raw(`{"schema":1e999}`),
+		"a negative schema": raw(`{"schema":-1}`),
+		"null":              raw(`null`),
+	} {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		begin := time.Now()
+		dead, err := parseJournal(data)
+		open := len(dead.open())
+		took := time.Since(begin)
+		runtime.ReadMemStats(&after)
+		used := after.TotalAlloc - before.TotalAlloc
+		t.Logf("%s: %d open, %v, %v, %d KiB", name, open, err, took, used>>10)
+		if err != nil && dead != nil {
+			t.Errorf("%s: an error, and a journal all the same", name)
+		}
+		if took > 5*time.Second || used > 64<<20 {
+			t.Errorf("%s: took %v and %d MiB", name, took, used>>20)
+		}
+	}
+}
