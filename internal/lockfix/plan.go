@@ -195,9 +195,10 @@ func (p *ContainerPlan) patch(o Options, set Set) {
 				keep = append(keep, w.Name)
 			}
 		}
-		// dpkg drops a hold when it installs, so what was held is held again in any case.
+		// dpkg drops a hold when it installs, so what was held, before a dead run too, is held again in any case.
 		held, replaced := have.Status.Want == "hold", p.Reasons[w.Name] != ""
-		if o.Hold && !held || (o.Hold || held) && replaced {
+		found, _ := s.foundDead(w.Name)
+		if (o.Hold || held || found.Held) && (!held || replaced) {
 			hold = append(hold, w.Name)
 		}
 		p.Changes = append(p.Changes, change)

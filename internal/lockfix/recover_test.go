@@ -378,3 +378,39 @@ func TestDeadRunIsFinishedThoughNoUsualContainerIsLeft(t *testing.T) {
 		t.Errorf("%v, %+v", err, r)
 	}
 }
+
+// The host's own hold on a package from the distribution is dropped by dpkg when it installs another one, and set again by
+// the step after that.
+func TestHoldThatADeadRunDroppedIsSetAgain(t *testing.T) {
+	back := options()
+	back.State = Absent
+	loose := options()
+	loose.Hold = false
+	for _, test := range []struct {
+		name  string
+		begin func(w *world, set Set, f *files) // brings the host to where the run that dies begins
+		dies  Options
+		next  Options
+	}{
+		{"on the way back", func(w *world, set Set, f *files) { w.mustRun(options(), set, f) }, back, back},
+		{"with hold: false", func(*world, Set, *files) {}, loose, loose},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := twoContainers(t)
+			set, f := folder(t, qemuUtils(patched))
+			w.must(w.boxes["cinder_volume"].hold("qemu-utils"))
+			test.begin(w, set, f)
+			w.stopIn("cinder_volume: dpkg --force", nil, test.dies, set, f)
+			w.mustRun(test.next, set, f)
+			text, err := os.ReadFile(filepath.Join(w.boxes["cinder_volume"].root, "var/lib/dpkg/status"))
+			w.must(err)
+			if !strings.Contains(string(text), "Status: hold ok installed") {
+				t.Errorf("the operator's hold is lost:\n%s", text)
+			}
+			w.mustRun(back, Set{}, nil)
+			if again, err := w.run(test.next, ansible.Call{}, set, f); err != nil || test.next.State == Absent && again.Changed {
+				t.Errorf("the run after that: %v, %+v", err, again)
+			}
+		})
+	}
+}

@@ -45,9 +45,10 @@ func (p *ContainerPlan) restore(o Options) {
 			p.Reasons[k.Name] = reason
 			install = append(install, k.Name)
 			replace = append(replace, k.Control)
-			if k.Held { // dpkg drops a hold when it installs
-				hold = append(hold, k.Name)
-			}
+		}
+		_, begun := s.foundDead(k.Name) // a dead run may have come as far as the install
+		if k.Held && (reason != "" || begun && have.Version == k.Version && have.Status.Want != "hold") {
+			hold = append(hold, k.Name) // dpkg drops a hold when it installs
 		}
 		if ours && have.Status.Want == "hold" && !k.Held {
 			unhold = append(unhold, k.Name)
