@@ -414,3 +414,18 @@ func TestHoldThatADeadRunDroppedIsSetAgain(t *testing.T) {
 		})
 	}
 }
+
+func TestUnaskedContainerThatCannotBeReachedIsNotCalledRolledBack(t *testing.T) {
+	w := twoContainers(t)
+	w.add("cinder_api", qemuUtils(stock))
+	set, f := folder(t, qemuUtils(patched))
+	w.stopIn("cinder_volume: dpkg --force", nil, only("cinder_volume"), set, f)
+	w.boxes["cinder_volume"].State, w.boxes["cinder_api"].State = "paused", "paused"
+	r, err := w.run(only("nova_libvirt", "cinder_api"), ansible.Call{}, set, f)
+	if err == nil || !strings.Contains(statuses(r), "cinder_volume skipped") || !strings.Contains(strings.Join(r.Warnings, "\n"), "that stays so: cannot work in cinder_volume") {
+		t.Errorf("%v, %s, %v", err, statuses(r), r.Warnings)
+	}
+	if !journalLeft(w) {
+		t.Error("the journal was ended")
+	}
+}

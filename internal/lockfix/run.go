@@ -192,11 +192,14 @@ func allOrNothing(plans []ContainerPlan) (warnings []string) {
 	}
 	for i := range plans {
 		p := &plans[i]
+		if p.Stays != "" || p.Back {
+			continue
+		}
 		if p.Failure == nil && p.Seen.Dead != nil {
 			p.takeBack()
 			continue
 		}
-		if len(p.Steps) == 0 || p.Back {
+		if len(p.Steps) == 0 {
 			continue
 		}
 		left = append(left, p.Seen.Name)

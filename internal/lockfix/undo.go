@@ -98,6 +98,7 @@ func (j *job) rollBack(ctx context.Context, all []*work) {
 		if !w.begun || w.rolledBack {
 			continue
 		}
+		w.done = false
 		err := noPanic(func() error { return j.rollBackOne(ctx, w) })
 		if w.gone = errors.Is(err, engine.ErrNotFound); w.gone {
 			continue // with the container went what was begun in it
