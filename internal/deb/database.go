@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 )
 
 const (
@@ -109,7 +111,7 @@ func eachRecord(root *os.Root, begin func(), handle func(raw []byte, update bool
 }
 
 func eachRecordOnce(root *os.Root, handle func(raw []byte, update bool) error) (same bool, err error) {
-	status, before, err := openRegular(root, statusFile)
+	status, before, err := foreign.Open(root, statusFile)
 	if err != nil {
 		return false, err
 	}
@@ -125,7 +127,7 @@ func eachRecordOnce(root *os.Root, handle func(raw []byte, update bool) error) (
 		if strings.Trim(name, "0123456789") != "" {
 			continue // tmp.i, the record being written
 		}
-		record, _, err := openRegular(root, path.Join(updatesDir, name))
+		record, _, err := foreign.Open(root, path.Join(updatesDir, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			return false, nil
 		}
@@ -200,7 +202,7 @@ func (d *Database) Md5sums(p Package) (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the checksums of %s: %w", p.Name, err)
 	}
-	f, _, err := openRegular(d.root, path.Join(infoDir, base+".md5sums"))
+	f, _, err := foreign.Open(d.root, path.Join(infoDir, base+".md5sums"))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the checksums of %s: %w", p.Name, err)
 	}

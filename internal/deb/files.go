@@ -16,7 +16,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 )
 
 // FileProblem is a file of a package that is not as the package delivered it.
@@ -105,7 +105,7 @@ func (d *Database) compareFile(ctx context.Context, place, want string) (c compa
 	sum, err := d.sumFile(ctx, place)
 	switch {
 	case err == nil && sum == want:
-	case err == nil, errors.Is(err, errNotRegular):
+	case err == nil, errors.Is(err, foreign.ErrNotRegular):
 		c.Kind, c.sum = "altered", sum
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		c.Kind = "missing"
@@ -117,7 +117,7 @@ func (d *Database) compareFile(ctx context.Context, place, want string) (c compa
 
 // sumFile is the MD5 of a file in hex.
 func (d *Database) sumFile(ctx context.Context, place string) (string, error) {
-	f, _, err := openRegular(d.root, place)
+	f, _, err := foreign.Open(d.root, place)
 	if err != nil {
 		return "", err
 	}
@@ -127,30 +127,6 @@ func (d *Database) sumFile(ctx context.Context, place string) (string, error) {
 		return "", err
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
-}
-
-var errNotRegular = errors.New("not a regular file")
-
-// openRegular opens a file for reading only after it has proved to be one: opening a device or a pipe of a hostile
-// container can already do something or wait for ever. Like dpkg it follows links on the way, not a link at the end.
-func openRegular(root *os.Root, name string) (*os.File, fs.FileInfo, error) {
-	handle, err := root.OpenFile(name, unix.O_PATH, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer handle.Close()
-	info, err := handle.Stat()
-	if err != nil {
-		return nil, nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
-	}
-	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", handle.Fd()))
-	if err != nil {
-		return nil, nil, &fs.PathError{Op: "open", Path: name, Err: errors.Unwrap(err)}
-	}
-	return f, info, nil
 }
 
 var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
@@ -183,7 +159,7 @@ type diversion struct {
 
 func readDiversions(root *os.Root) ([]diversion, error) {
 	const name = "var/lib/dpkg/diversions"
-	f, _, err := openRegular(root, name)
+	f, _, err := foreign.Open(root, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 )
 
 // pathRules are dpkg's path-exclude and path-include, in order: the last that matches decides.
@@ -36,7 +38,7 @@ func readPathRules(root *os.Root) (pathRules, error) {
 	}
 	var rules pathRules
 	for _, name := range append(files, config) {
-		f, err := openLinked(root, name)
+		f, _, err := foreign.OpenLinked(root, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -51,26 +53,6 @@ func readPathRules(root *os.Root) (pathRules, error) {
 		rules = append(rules, parsePathRules(string(text))...)
 	}
 	return rules, nil
-}
-
-// openLinked is openRegular for what administrators like to replace by a link. An absolute one means the root's own tree.
-func openLinked(root *os.Root, name string) (*os.File, error) {
-	for range 8 {
-		f, _, err := openRegular(root, name)
-		if !errors.Is(err, errNotRegular) {
-			return f, err
-		}
-		target, readErr := root.Readlink(name)
-		if readErr != nil {
-			return nil, err
-		}
-		if path.IsAbs(target) {
-			name = path.Join(".", target)
-		} else {
-			name = path.Join(path.Dir(name), target)
-		}
-	}
-	return nil, fmt.Errorf("%s is one of too many links", name)
 }
 
 const spaces = " \t\n\v\f\r"

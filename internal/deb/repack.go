@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 )
 
 // RepackReport tells how far the files of a package were not as it had delivered them. An altered file is repacked as it
@@ -190,7 +192,7 @@ func (d *Database) packControl(t *tar.Writer, base string, fields []byte, files 
 		if !found || strings.Contains(kind, ".") || kind == "list" || kind == "control" {
 			continue
 		}
-		f, info, err := openRegular(d.root, path.Join(infoDir, name))
+		f, info, err := foreign.Open(d.root, path.Join(infoDir, name))
 		if err != nil {
 			return err
 		}
@@ -239,7 +241,7 @@ func (d *Database) packData(ctx context.Context, t *tar.Writer, p Package, base 
 	if err != nil {
 		return err
 	}
-	f, _, err := openRegular(d.root, path.Join(infoDir, base+".list"))
+	f, _, err := foreign.Open(d.root, path.Join(infoDir, base+".list"))
 	if err != nil {
 		return err
 	}
@@ -293,9 +295,9 @@ func (d *Database) packFile(ctx context.Context, t *tar.Writer, name, place stri
 		return writeEntry(t, h, nil)
 	case 0:
 	default:
-		return errNotRegular
+		return foreign.ErrNotRegular
 	}
-	f, info, err := openRegular(d.root, place)
+	f, info, err := foreign.Open(d.root, place)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 )
 
 // Guest is a QEMU process that runs a virtual machine in some container of this host.
@@ -106,15 +108,11 @@ func Stale(guests []Guest, root *os.Root) ([]Guest, error) {
 type inode struct{ dev, ino uint64 }
 
 func sameContent(running *os.File, root *os.Root, path string, sums map[inode][sha256.Size]byte) (bool, error) {
-	// Whoever is root in the container may have put a FIFO there: do not wait for it.
-	file, err := root.OpenFile(strings.TrimPrefix(path, "/"), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	file, _, err := foreign.OpenLinked(root, strings.TrimPrefix(path, "/"))
 	if err != nil {
-		return false, nil // gone, or moved out of reach: not what runs
+		return false, nil // gone, moved out of reach, or no program: not what runs
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return false, err
-	}
 	a, sizeA, err := identify(running)
 	if err != nil {
 		return false, err

@@ -6,7 +6,8 @@ import (
 	"io"
 	"os"
 	"strings"
-	"syscall"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 )
 
 // Distribution is what a container's os-release says.
@@ -24,10 +25,10 @@ const osReleaseLimit = 64 << 10
 // ReadDistribution reads os-release below root. /etc/os-release is a relative link to /usr/lib/os-release in most
 // images, an absolute one or a file in some, so both are tried: os-release(5).
 func ReadDistribution(root *os.Root) (Distribution, error) {
-	file, err := openRegular(root, "etc/os-release")
+	file, _, err := foreign.OpenLinked(root, "etc/os-release")
 	if err != nil {
 		var second error
-		if file, second = openRegular(root, "usr/lib/os-release"); second != nil {
+		if file, _, second = foreign.OpenLinked(root, "usr/lib/os-release"); second != nil {
 			return Distribution{}, fmt.Errorf("cannot read os-release: %w", err)
 		}
 	}
@@ -37,23 +38,6 @@ func ReadDistribution(root *os.Root) (Distribution, error) {
 		return Distribution{}, fmt.Errorf("cannot read os-release: %w", err)
 	}
 	return d, nil
-}
-
-// openRegular does not wait for a FIFO, which whoever is root in the container may have put there.
-func openRegular(root *os.Root, name string) (*os.File, error) {
-	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is no regular file", name)
-	}
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return file, nil
 }
 
 // ParseOSRelease reads ID and VERSION_CODENAME in the shell-like format of os-release(5).

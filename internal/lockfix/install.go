@@ -17,6 +17,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
 
@@ -169,7 +170,7 @@ func (t *target) copyFile(p patchset.Package, name string, open deliver) error {
 	if err = errors.Join(err, to.Close()); err != nil {
 		return err
 	}
-	back, err := t.root.Open(name)
+	back, _, err := foreign.Open(t.root, name)
 	if err != nil {
 		return err
 	}
@@ -199,14 +200,33 @@ func (t *target) denyServices() error {
 
 // clean removes all that is ours from the container.
 func (t *target) clean() error {
-	policy, err := t.root.ReadFile(policyFile)
-	if err == nil && strings.HasPrefix(policyText, string(policy)) {
+	ours, err := t.deniesServices()
+	if ours {
 		err = t.root.Remove(policyFile)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	// What is not there is not to be removed from a filesystem that may be read-only.
+	_, missing := t.root.Lstat(privateDir)
+	if errors.Is(missing, fs.ErrNotExist) {
+		return err
 	}
 	return errors.Join(err, t.root.RemoveAll(privateDir))
+}
+
+// deniesServices tells whether the container has our policy, or the beginning of it. A link or a long file is not ours.
+func (t *target) deniesServices() (bool, error) {
+	file, info, err := foreign.Open(t.root, policyFile)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, foreign.ErrNotRegular) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	if info.Size() > int64(len(policyText)) {
+		return false, nil
+	}
+	text, err := io.ReadAll(io.LimitReader(file, int64(len(policyText))))
+	return err == nil && strings.HasPrefix(policyText, string(text)), err
 }
 
 // environment is all that dpkg and the maintainer scripts get: kolla's images put a virtual environment first in PATH, whose Python is
@@ -321,7 +341,7 @@ func (t *target) awaitDpkg(ctx context.Context) error {
 
 func (t *target) dpkgBusy() (bool, error) {
 	for _, name := range []string{"var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock"} {
-		file, err := t.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		file, _, err := foreign.OpenLinked(t.root, name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -188,7 +188,6 @@ func FuzzParseJournal(f *testing.F) {
 	})
 }
 
-
 // A write that a full disk cuts off leaves the beginning of a line. What is written behind it once there is room again
 // must not make the whole journal unreadable.
 func TestJournalOnAFullDiskStaysReadable(t *testing.T) {

@@ -81,7 +81,7 @@ type sight struct {
 	asked    []string
 	open     map[string]Before // in which a dead run began something
 	contents bool              // read the packages from before, too: they may be installed
-	change   bool              // no check mode: wait for another dpkg, remove what a dead run left
+	change   bool              // no check mode: wait for another dpkg, remove what a run left
 }
 
 // observe looks at all containers at once. What cannot be seen of one is its Seen.Failure.
@@ -147,15 +147,10 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 		return err
 	}
 	s.Room = measure(t.root)
-	switch {
-	case !see.change:
-	case s.Dead != nil || j.cleanAll:
-		err = t.tidy(ctx)
-	default:
-		err = t.awaitDpkg(ctx)
-	}
-	if err != nil {
-		return err
+	if see.change {
+		if err := t.tidy(ctx); err != nil {
+			return err
+		}
 	}
 	return t.readPackages()
 }

@@ -13,14 +13,13 @@ import (
 )
 
 // findDead reads the journal of a run that did not come to its end. A damaged one is put aside and said: what is really in
-// the containers counts, and every container is then cleaned before it is looked at. In check mode nothing is moved.
+// the containers counts. In check mode nothing is moved.
 func (j *job) findDead(check bool) (dead *deadRun, warnings []string, err error) {
 	dead, err = j.journal.read()
 	switch {
 	case errors.Is(err, errDamagedJournal):
 		aside := filepath.Join(j.journal.dir, damagedName)
 		warnings = append(warnings, fmt.Sprintf("%v: it is put aside as %s, and what is really in the containers is gone by", err, aside))
-		j.cleanAll = true
 		if check {
 			return nil, warnings, nil
 		}
@@ -85,7 +84,8 @@ func withDead(asked []string, dead *deadRun, exist map[string]string) (names []s
 	return names, open, notes
 }
 
-// tidy waits for a dpkg that a dead run left at work and removes what that run had in the container.
+// tidy waits for whatever dpkg is at work, that of a dead run too, and removes what such a run had in the container: nothing
+// of ours may be there when a run begins, whether a journal tells of it or not.
 func (t *target) tidy(ctx context.Context) error {
 	if err := t.awaitDpkg(ctx); err != nil {
 		return err

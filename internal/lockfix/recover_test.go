@@ -429,3 +429,29 @@ func TestUnaskedContainerThatCannotBeReachedIsNotCalledRolledBack(t *testing.T) 
 		t.Error("the journal was ended")
 	}
 }
+
+// The run that puts a damaged journal aside may fail before it comes to all containers, and a journal may be lost.
+func TestWhatADeadRunLeftIsRemovedThoughItsJournalIsLost(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	w.mustRun(options(), set, f)
+	root := w.boxes["cinder_volume"].root
+	left := []string{filepath.Join(root, policyFile), filepath.Join(root, privateDir)}
+	w.must(os.WriteFile(left[0], []byte(policyText), 0o755))
+	w.must(os.Mkdir(left[1], 0o700))
+	w.must(os.WriteFile(filepath.Join(left[1], "qemu-utils.deb"), nil, 0o600))
+	if r, err := w.run(options(), ansible.Call{CheckMode: true}, set, f); err != nil || r.Changed {
+		t.Errorf("check mode: %v, %+v", err, r)
+	}
+	for _, path := range left {
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("check mode removed it: %v", err)
+		}
+	}
+	w.mustRun(options(), set, f)
+	for _, path := range left {
+		if _, err := os.Lstat(path); err == nil {
+			t.Errorf("%s is still there", path)
+		}
+	}
+}

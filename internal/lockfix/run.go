@@ -22,12 +22,11 @@ const stateDir = "/var/lib/nfslock"
 
 // job is one run on one host.
 type job struct {
-	engine   containers
-	units    units
-	dir      string // stateDir
-	proc     string // "/proc"
-	journal  *journal
-	cleanAll bool // the journal that would say in which containers something is left is damaged
+	engine  containers
+	units   units
+	dir     string // stateDir
+	proc    string // "/proc"
+	journal *journal
 }
 
 // units is the host's systemd.
