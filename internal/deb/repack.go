@@ -187,6 +187,7 @@ func (d *Database) packControl(t *tar.Writer, base string, fields []byte, files 
 	if err != nil {
 		return err
 	}
+	var total int64
 	for _, name := range names {
 		kind, found := strings.CutPrefix(name, base+".")
 		if !found || strings.Contains(kind, ".") || kind == "list" || kind == "control" {
@@ -195,6 +196,10 @@ func (d *Database) packControl(t *tar.Writer, base string, fields []byte, files 
 		f, info, err := foreign.Open(d.root, path.Join(infoDir, name))
 		if err != nil {
 			return err
+		}
+		if total += info.Size(); info.Size() > maxControl || total > maxControl {
+			f.Close()
+			return fmt.Errorf("%s/%s: the control files have more than %d bytes", infoDir, name, maxControl)
 		}
 		h := &tar.Header{Name: "./" + kind, Mode: int64(info.Mode().Perm()), Size: info.Size(), ModTime: info.ModTime()}
 		var content io.Reader = f
@@ -259,9 +264,9 @@ func (d *Database) packData(ctx context.Context, t *tar.Writer, p Package, base 
 	if err != nil {
 		return fmt.Errorf("%s/%s.list: %w", infoDir, base, err)
 	}
-	links := map[inode]string{}
+	sofar := &packed{links: map[inode]string{}}
 	for _, name := range names {
-		if err := d.packFile(ctx, t, name, divert(diversions, name, p.Name), folders[name], links); err != nil {
+		if err := d.packFile(ctx, t, name, divert(diversions, name, p.Name), folders[name], sofar); err != nil {
 			return fmt.Errorf("/%s: %w", name, err)
 		}
 	}
@@ -270,9 +275,15 @@ func (d *Database) packData(ctx context.Context, t *tar.Writer, p Package, base 
 
 type inode struct{ device, number uint64 }
 
+// packed is what is in the archive so far.
+type packed struct {
+	links map[inode]string // files with several names, by the first of these
+	bytes int64
+}
+
 // packFile packs one file, of whatever kind, that lies at place. A package's folder that is a link in the root, such as
 // /lib since /usr was merged, is packed as the folder that the link leads to.
-func (d *Database) packFile(ctx context.Context, t *tar.Writer, name, place string, folder bool, links map[inode]string) error {
+func (d *Database) packFile(ctx context.Context, t *tar.Writer, name, place string, folder bool, sofar *packed) error {
 	stat := d.root.Lstat
 	if folder {
 		stat = d.root.Stat
@@ -305,11 +316,14 @@ func (d *Database) packFile(ctx context.Context, t *tar.Writer, name, place stri
 	h := fileHeader(name, info)
 	if s := info.Sys().(*syscall.Stat_t); s.Nlink > 1 {
 		id := inode{s.Dev, s.Ino}
-		if first, found := links[id]; found {
+		if first, found := sofar.links[id]; found {
 			h.Typeflag, h.Linkname, h.Size = tar.TypeLink, first, 0
 			return writeEntry(t, h, nil)
 		}
-		links[id] = h.Name
+		sofar.links[id] = h.Name
+	}
+	if sofar.bytes += h.Size; h.Size > maxData || sofar.bytes > maxData { // more would not be read back
+		return errTooLarge
 	}
 	return writeEntry(t, h, contextReader{ctx, f})
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -380,4 +381,52 @@ func TestRepackingTakesLittleMemory(t *testing.T) {
 	if used := after.TotalAlloc - before.TotalAlloc; used > 8<<20 {
 		t.Errorf("took %d bytes", used)
 	}
+}
+
+// A sparse file of a terabyte costs whoever is root in a container nothing.
+func TestHugeFilesAreNotRead(t *testing.T) {
+	root := newRoot(t, map[string]string{
+		statusFile:                 stanza("hello", "amd64", "1", "ii"),
+		infoDir + "/hello.list":    "/.\n/big\n",
+		infoDir + "/hello.prerm":   helloScript,
+		infoDir + "/hello.md5sums": sum("x") + "  big\n",
+		"big":                      "x",
+	})
+	truncate := func(name string, size int64) {
+		t.Helper()
+		f, err := root.OpenFile(name, os.O_WRONLY, 0)
+		if err == nil {
+			err = f.Truncate(size)
+			f.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := openDatabase(t, root)
+	p, _ := d.Package("hello")
+	refused := func(want string) {
+		t.Helper()
+		begin := time.Now()
+		if _, err := d.Repack(t.Context(), p, &memory{}); err == nil || !strings.Contains(err.Error(), want) || time.Since(begin) > 5*time.Second {
+			t.Errorf("%v, after %v", err, time.Since(begin))
+		}
+	}
+	truncate(infoDir+"/hello.prerm", 1<<40)
+	refused("the control files have more than")
+	truncate(infoDir+"/hello.prerm", 1)
+	truncate("big", 1<<40)
+	problems, err := d.VerifyFiles(t.Context(), p, map[string]string{"big": sum("x")})
+	if diff := cmp.Diff([]FileProblem{{Path: "/big", Kind: "altered"}}, problems); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	refused("/big: it has more than")
+
+	truncate("big", maxData) // as large as may be, and another one beside it
+	for name, text := range map[string]string{"beside": "y", infoDir + "/hello.list": "/beside\n/big\n", infoDir + "/hello.md5sums": ""} {
+		if err := root.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused("/big: it has more than")
 }

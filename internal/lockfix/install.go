@@ -37,6 +37,7 @@ const (
 	lockLook    = 300 * time.Millisecond
 	dpkgGrace   = 2 * time.Minute // for a dpkg at work when the run is told to stop
 	watchPoll   = 2 * time.Second
+	verifyLimit = 5 * time.Minute
 	outputShown = 2000 // bytes of dpkg's output in an error: its last lines have the reason
 )
 
@@ -61,7 +62,7 @@ func (j *job) install(ctx context.Context, w *work, before []deb.Package, packag
 	if e := w.tidy(ctx); e != nil {
 		return errors.Join(err, fail("install", "cannot try again in %s: %w", w.Name, e))
 	}
-	if w.verify(context.WithoutCancel(ctx), before, packages, open) == nil {
+	if w.verify(ctx, before, packages, open) == nil {
 		return nil // dpkg does not end with its client
 	}
 	return j.installOnce(ctx, w, before, packages, open)
@@ -113,7 +114,7 @@ func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, pa
 		return &stepError{"install", fmt.Errorf("cannot install %s in %s: %w", list(packages), t.Name, err)}
 	}
 	faultpoint.Hit("unpacked " + t.Name)
-	return t.verify(context.WithoutCancel(ctx), before, packages, open)
+	return t.verify(ctx, before, packages, open)
 }
 
 // unmoved refuses to go on where somebody else's dpkg has changed these packages since the plan was made. Another try of ours
@@ -361,8 +362,11 @@ func (t *target) dpkgBusy() (bool, error) {
 	return false, nil
 }
 
-// verify trusts dpkg's exit code in nothing: state, version, every file, and the dependencies of all other packages.
+// verify trusts dpkg's exit code in nothing: state, version, every file, and the dependencies of all other packages. What
+// dpkg has done is looked at also when the run is told to stop.
 func (t *target) verify(ctx context.Context, before []deb.Package, packages []patchset.Package, open deliver) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyLimit)
+	defer cancel()
 	if err := t.readPackages(); err != nil {
 		return fail("verify", "cannot verify %s: %w", t.Name, err)
 	}
