@@ -2,6 +2,7 @@ package lockfix
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
@@ -115,5 +117,117 @@ func TestWhatIsPlantedInAContainerLeadsNowhere(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// modes lists what is below dir with its mode, but for what lies below a folder of the name skip.
+func modes(t *testing.T, dir string) map[string]fs.FileMode {
+	t.Helper()
+	all := map[string]fs.FileMode{}
+	if err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := os.Lstat(path)
+		if err == nil {
+			all[strings.TrimPrefix(path, dir)] = info.Mode()
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestWhatIsWrittenIsPrivateWhateverTheUmask(t *testing.T) {
+	set1, f1 := folder(t, qemuUtils(patched))
+	set2, f2 := folder(t, qemuUtils(stock+"+nfslock2"))
+	set2.Suffix, set2.Packages[0].BuiltFrom = "+nfslock2", stock
+	for _, mask := range []int{0, 0o022, 0o077} {
+		t.Run(fmt.Sprintf("%03o", mask), func(t *testing.T) {
+			w := newWorld(t)
+			b := w.add("cinder_volume", qemuUtils(stock))
+			defer syscall.Umask(syscall.Umask(mask))
+			seen := map[string]bool{}
+			w.fail = func(call string) error {
+				for path, mode := range modes(t, w.job().dir) {
+					seen[path] = true
+					want := fs.FileMode(0o600)
+					if mode.IsDir() {
+						want = 0o700 | fs.ModeDir
+					}
+					if mode != want {
+						t.Errorf("%s has %v", path, mode)
+					}
+				}
+				if strings.Contains(call, "--install") {
+					got := modes(t, filepath.Join(b.root, privateDir))
+					if diff := cmp.Diff(map[string]fs.FileMode{"": 0o700 | fs.ModeDir, "/qemu-utils.deb": 0o600}, got); diff != "" {
+						t.Error(diff)
+					}
+					if info, err := os.Stat(filepath.Join(b.root, policyFile)); err != nil || info.Mode() != 0o755 {
+						t.Errorf("%s: %v, %v", policyFile, info.Mode(), err)
+					}
+				}
+				return nil
+			}
+			w.mustRun(options(), set1, f1)
+			w.mustRun(options(), set2, f2) // keeps what the first installed, beside the journal
+			_ = w.fail("")
+			for _, path := range []string{"", "/lock", "/journal", "/journal/run.log", "/journal/undo/cinder_volume/index.json", "/baseline/cinder_volume/index.json"} {
+				if !seen[path] {
+					t.Errorf("%s was never there", path)
+				}
+			}
+		})
+	}
+}
+
+func TestStateFolderThatOthersCanWriteToIsRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a folder away")
+	}
+	set, f := folder(t, qemuUtils(patched))
+	for _, test := range []struct {
+		name string
+		make func(dir, elsewhere string) error
+		want string // in the error; "" if it is used, and closed to others
+	}{
+		{"of somebody else", func(dir, _ string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, 1234, -1)) }, "it belongs to user 1234"},
+		{"for everybody", func(dir, _ string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o777)) }, "others may write to it"},
+		{"for a group", func(dir, _ string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o770)) }, "others may write to it"},
+		{"readable", func(dir, _ string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o755)) }, ""},
+		{"a file", func(dir, _ string) error { return os.WriteFile(dir, nil, 0o600) }, "it is no folder"},
+		{"a link of root's to root's", func(dir, elsewhere string) error { return os.Symlink(elsewhere, dir) }, ""},
+		{
+			"a link of somebody else's", func(dir, elsewhere string) error {
+				return errors.Join(os.Symlink(elsewhere, dir), os.Lchown(dir, 1234, -1))
+			}, "it belongs to user 1234",
+		},
+		{
+			"a link to somebody else's", func(dir, elsewhere string) error {
+				return errors.Join(os.Symlink(elsewhere, dir), os.Chown(elsewhere, 1234, -1))
+			}, "it belongs to user 1234",
+		},
+		{"a link to nothing", func(dir, elsewhere string) error { return os.Symlink(elsewhere+"/absent", dir) }, "no such file"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := twoContainers(t)
+			elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+			w.must(os.Mkdir(elsewhere, 0o755))
+			w.must(test.make(w.job().dir, elsewhere))
+			for _, call := range []ansible.Call{{CheckMode: true}, {}} {
+				_, err := w.run(options(), call, set, f)
+				if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+					t.Errorf("check mode %v: %v", call.CheckMode, err)
+				}
+			}
+			if test.want != "" && len(w.calls) > 0 {
+				t.Errorf("calls: %v", w.calls)
+			}
+			if info, err := os.Stat(w.job().dir); test.want == "" && (err != nil || info.Mode() != 0o700|fs.ModeDir) {
+				t.Errorf("%v, %v", info.Mode(), err)
+			}
+		})
 	}
 }

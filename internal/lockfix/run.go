@@ -69,6 +69,9 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	if err != nil {
 		return result, err
 	}
+	if err := checkFolder(j.dir, !call.CheckMode); err != nil {
+		return result, err
+	}
 	j.journal = &journal{dir: filepath.Join(j.dir, "journal")}
 	if len(names) == 0 && !j.journal.exists() {
 		result.Msg = nothingHere
