@@ -116,17 +116,18 @@ func eachRecordOnce(root *os.Root, handle func(raw []byte, update bool) error) (
 		return false, err
 	}
 	defer status.Close()
-	if err := eachStanza(status, func(raw []byte) error { return handle(raw, false) }); err != nil {
+	if err := eachStanza(status, atMost(maxPackages, func(raw []byte) error { return handle(raw, false) })); err != nil {
 		return false, fmt.Errorf("%s: %w", statusFile, err)
 	}
 	names, err := readDirNames(root, updatesDir)
 	if err != nil {
 		return false, err
 	}
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.Trim(name, "0123456789") != "" }) // tmp.i, the record being written
+	if len(names) > maxUpdates {
+		return false, fmt.Errorf("%s has more than %d records", updatesDir, maxUpdates)
+	}
 	for _, name := range names {
-		if strings.Trim(name, "0123456789") != "" {
-			continue // tmp.i, the record being written
-		}
 		record, _, err := foreign.Open(root, path.Join(updatesDir, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			return false, nil
@@ -134,7 +135,7 @@ func eachRecordOnce(root *os.Root, handle func(raw []byte, update bool) error) (
 		if err != nil {
 			return false, err
 		}
-		err = eachStanza(record, func(raw []byte) error { return handle(raw, true) })
+		err = eachStanza(record, atMost(1, func(raw []byte) error { return handle(raw, true) })) // modstatdb_note writes one
 		record.Close()
 		if err != nil {
 			return false, fmt.Errorf("%s/%s: %w", updatesDir, name, err)
@@ -145,6 +146,16 @@ func eachRecordOnce(root *os.Root, handle func(raw []byte, update bool) error) (
 		return false, err
 	}
 	return os.SameFile(before, after), nil
+}
+
+// atMost bounds what many small stanzas take: each becomes a Package, which is larger.
+func atMost(limit int, handle func([]byte) error) func([]byte) error {
+	return func(raw []byte) error {
+		if limit--; limit < 0 {
+			return errors.New("there are more packages than any system has")
+		}
+		return handle(raw)
+	}
 }
 
 // readDirNames lists a folder, sorted; one that is not there is empty.

@@ -10,14 +10,16 @@ import (
 	"io"
 )
 
-// Most that is read of one input, in bytes.
+// Most that is read of one input, in bytes where nothing else is said.
 const (
-	maxStanza  = 1 << 20  // the longest in Debian, a Provides of the librust packages, has some 100 KiB
-	maxStatus  = 32 << 20 // 500 packages have 0.7 MiB
-	maxListing = 8 << 20  // .list, .md5sums, diversions; linux-headers has 1.5 MiB
-	maxConfig  = 1 << 20  // one dpkg configuration file
-	maxControl = 16 << 20 // control.tar, packed or not
-	maxData    = 4 << 30  // data.tar, unpacked
+	maxStanza   = 1 << 20  // the longest in Debian, a Provides of the librust packages, has some 100 KiB
+	maxStatus   = 32 << 20 // 500 packages have 0.7 MiB
+	maxPackages = 100_000  // in a status file, removed ones too; Debian has 65,000
+	maxUpdates  = 1000     // pending records; dpkg merges them at 250: lib/dpkg/dbmodify.c, MAXUPDATES
+	maxListing  = 8 << 20  // .list, .md5sums, diversions; linux-headers has 1.5 MiB
+	maxConfig   = 1 << 20  // one dpkg configuration file
+	maxControl  = 16 << 20 // control.tar, packed or not
+	maxData     = 4 << 30  // data.tar, unpacked
 )
 
 // boundedReader fails where io.LimitReader would end, so that nothing cut off passes for the whole.

@@ -2,11 +2,13 @@ package deb
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -241,5 +243,45 @@ func BenchmarkParseStatus(b *testing.B) {
 		if _, err := ParseStatus(bytes.NewReader(text)); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Small stanzas take far more memory than their text has.
+func TestManyPackagesTakeBoundedMemoryAndTime(t *testing.T) {
+	many := func(n, from int) string {
+		var text strings.Builder
+		for i := range n {
+			fmt.Fprintf(&text, "Package: a%d\n\n", from+i)
+		}
+		return text.String()
+	}
+	updates := map[string]string{statusFile: many(10, 0)}
+	for i := range maxUpdates + 1 {
+		updates[fmt.Sprintf("%s/%04d", updatesDir, i)] = "Package: a1\nStatus: install ok installed\n"
+	}
+	for name, test := range map[string]struct {
+		files map[string]string
+		want  string // in the error
+	}{
+		"in the status file": {map[string]string{statusFile: many(2_000_000, 0)}, "stanza 100001: there are more packages"},
+		"in one record":      {map[string]string{statusFile: many(1000, 0), updatesDir + "/0001": many(100_000, 1000)}, "stanza 2: there are more packages"},
+		"in many records":    {updates, "more than 1000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := newRoot(t, test.files)
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			begin := time.Now()
+			_, err := OpenDatabase(root)
+			took := time.Since(begin)
+			runtime.ReadMemStats(&after)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v", err)
+			}
+			if used := after.TotalAlloc - before.TotalAlloc; used > 256<<20 || took > 10*time.Second {
+				t.Errorf("took %d MiB and %v", used>>20, took)
+			}
+		})
 	}
 }
