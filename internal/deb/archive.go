@@ -72,7 +72,13 @@ func readControlMember(r io.Reader) (Archive, *arReader, error) {
 		return Archive{}, nil, fmt.Errorf("%s has more than %d bytes", members.name, maxControl)
 	}
 	var a Archive
-	err = eachTarEntry(members, maxControl, func(name string, _ *tar.Header, content io.Reader) (err error) {
+	seen := map[string]bool{}
+	err = eachTarEntry(members, maxControl, func(name string, h *tar.Header, content io.Reader) (err error) {
+		// dpkg takes the last of two, and follows a link wherever it leads.
+		if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir || seen[name] {
+			return fmt.Errorf("%q is there twice, or no file", name)
+		}
+		seen[name] = true
 		switch name {
 		case "control":
 			a.Package, err = parseControl(content)

@@ -128,6 +128,13 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		return testDeb{control: testControl, extra: map[string]string{"md5sums": lines}, files: helloFiles}.bytes(t)
 	}
 	magic, empty := []byte("2.0\n"), testTar(t, nil)
+	controls := func(files ...testFile) []byte {
+		return testAr("debian-binary", magic, "control.tar", testTar(t, files), "data.tar", empty)
+	}
+	// a header that promises exabytes, in the base-256 that GNU tar writes for large numbers
+	exabytes := testTar(t, []testFile{{name: "./big", content: "x"}})
+	copy(exabytes[124:136], "\x80\x00\x00\x00\x70\x00\x00\x00\x00\x00\x00\x00")
+	copy(exabytes[148:156], tarChecksum(exabytes[:512]))
 	for name, data := range map[string][]byte{
 		"nothing":               {},
 		"text":                  []byte("Package: hello\n"),
@@ -139,6 +146,15 @@ func TestHostileArchivesAreRefused(t *testing.T) {
 		"no data":               testAr("debian-binary", magic, "control.tar", control),
 		"something between":     testAr("debian-binary", magic, "control.tar", control, "x", magic, "data.tar", empty),
 		"two control":           testAr("debian-binary", magic, "control.tar", control, "control.tar", control, "data.tar", empty),
+		"two beginnings":        testAr("debian-binary", magic, "debian-binary", magic, "control.tar", control, "data.tar", empty),
+		"control file twice":    controls(testFile{name: "./control", content: testControl}, testFile{name: "control", content: testControl}),
+		"control file is link":  controls(testFile{name: "./control", content: "/etc/passwd", kind: tar.TypeSymlink}),
+		"a linked script":       controls(testFile{name: "./control", content: testControl}, testFile{name: "./postinst", content: "/etc/passwd", kind: tar.TypeSymlink}),
+		"linked checksums":      controls(testFile{name: "./control", content: testControl}, testFile{name: "./md5sums", content: "../../x", kind: tar.TypeSymlink}),
+		"a device in control":   controls(testFile{name: "./control", content: testControl}, testFile{name: "./prerm", kind: tar.TypeChar}),
+		"control from above":    controls(testFile{name: "./control", content: testControl}, testFile{name: "../postinst", content: "x"}),
+		"exabytes":              testAr("debian-binary", magic, "control.tar", control, "data.tar", exabytes),
+		"a name without end":    with(testFile{name: "./" + strings.Repeat("x", 2<<20)}),
 		"obsolete compression":  testAr("debian-binary", magic, "control.tar.bz2", control, "data.tar", empty),
 		"not as it is named":    testAr("debian-binary", magic, "control.tar.gz", control, "data.tar", empty),
 		"negative size":         bytes.Replace(testAr("debian-binary", magic, "control.tar", control, "data.tar", empty), []byte("4         `"), []byte("-4        `"), 1),
@@ -198,6 +214,35 @@ func TestUsualOdditiesAreRead(t *testing.T) {
 		if diff := cmp.Diff(missing, got.Missing); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
+	}
+}
+
+// tarChecksum is what a tar header of 512 bytes is to have in its own checksum field.
+func tarChecksum(header []byte) string {
+	sum := 0
+	for i, b := range header {
+		if i >= 148 && i < 156 {
+			b = ' '
+		}
+		sum += int(b)
+	}
+	return fmt.Sprintf("%06o\x00 ", sum)
+}
+
+// A .deb of some 70 KB, whose file has 64 MiB, is read through as it comes.
+func TestLargeFilesAreReadInLittleMemory(t *testing.T) {
+	zeros := strings.Repeat("\x00", 64<<20)
+	small := testDeb{control: testControl, files: []testFile{{name: "./zeros", content: zeros}}, dataSuffix: ".gz"}.bytes(t)
+	zeros = ""
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	if _, err := CheckArchive(bytes.NewReader(small)); err != nil {
+		t.Error(err)
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 8<<20 {
+		t.Errorf("took %d MiB", used>>20)
 	}
 }
 
