@@ -238,7 +238,7 @@ func (p *parser) notYAML(err error) {
 	if strings.HasPrefix(text, "line ") {
 		text = "near " + text
 	}
-	p.errorf(0, "it is not YAML: %s", text)
+	p.errorf(0, "it is not YAML: %.200s", text) // it may quote a name of any length
 }
 
 func (p *parser) plain(n *yaml.Node) bool {
@@ -264,7 +264,7 @@ func (p *parser) fields(n *yaml.Node, what, who string, keys ...string) map[stri
 		key, value := n.Content[i], n.Content[i+1]
 		switch {
 		case key.Kind != yaml.ScalarNode || !slices.Contains(keys, key.Value):
-			p.errorf(key.Line, "%sunknown key %q", who, key.Value)
+			p.errorf(key.Line, "%sunknown key %s", who, quote(key.Value))
 		case fields[key.Value] != nil:
 			p.errorf(key.Line, "%s%s is given twice", who, key.Value)
 		default:

@@ -2,10 +2,12 @@ package patchset
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -241,6 +243,51 @@ func TestManyAliasesAreRefusedAtOnce(t *testing.T) {
 	_, err := ParseManifest([]byte(bomb.String()))
 	if want := "manifest line 1: YAML anchors and aliases are not allowed"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// Whatever a megabyte of YAML holds, its error is short, and comes soon.
+func TestHostileManifestsAreRefusedSoonAndShortly(t *testing.T) {
+	const mebibyte = 1 << 20
+	fill := func(begin, unit, end string) string {
+		return begin + strings.Repeat(unit, (mebibyte-len(begin)-len(end))/len(unit)) + end
+	}
+	for name, text := range map[string]string{
+		"deep lists":         fill("", "[", ""),
+		"deep mappings":      fill("", "{a: ", ""),
+		"deep block":         fill("", "- ", "x"),
+		"many keys":          fill("{", "a,", "}"),
+		"many elements":      fill("packages: [", "x,", "]"),
+		"many packages":      fill("packages:\n", "- {}\n", ""),
+		"many documents":     fill("", "---\n", ""),
+		"a long key":         fill("? ", "k", "\n: x\n"),
+		"a long name":        fill("packages:\n- name: ", "k", "\n"),
+		"a long suffix":      fill("suffix: +", "k", "\n"),
+		"a long version":     fill("packages:\n- {name: qemu-utils, version: '1", "k", "'}\n"),
+		"a long size":        fill("packages:\n- {name: qemu-utils, size: ", "9", "}\n"),
+		"a long tag":         fill("!", "k", " x\n"),
+		"a long alias":       fill("a: *", "k", "\n"),
+		"a long anchor":      fill("a: &", "k", " x\n"),
+		"a long schema":      fill("schema: ", "9", "\n"),
+		"escapes":            fill("\"", "\\U0010FFFF", "\""),
+		"a directive":        fill("%YAML ", "1", "\n"),
+		"keys over and over": fill("", "schema: 1\n", ""),
+	} {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		begin := time.Now()
+		_, err := ParseManifest([]byte(text))
+		took := time.Since(begin)
+		runtime.ReadMemStats(&after)
+		used := after.TotalAlloc - before.TotalAlloc
+		t.Logf("%s: %v, %d MiB", name, took, used>>20)
+		if err == nil || len(err.Error()) > 4000 {
+			t.Errorf("%s: %.100v, an error of %d bytes", name, err, len(fmt.Sprint(err)))
+		}
+		if took > 10*time.Second || used > 1<<30 {
+			t.Errorf("%s: took %v and %d MiB", name, took, used>>20)
+		}
 	}
 }
 
