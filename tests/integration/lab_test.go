@@ -245,13 +245,16 @@ func privateEngine(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("DOCKER_HOST", host)
 	ts.Setenv("SOCKET", strings.TrimPrefix(host, "unix://"))
 	ts.Defer(func() {
-		last := "live-restore no"
+		steps := []string{"engine.sh start", "engine.sh live-restore no"}
 		if host != os.Getenv("DOCKER_HOST") {
-			last = "down"
+			steps = append(steps, "down.sh", "engine.sh down")
 		}
-		for _, step := range []string{"start", last} {
-			if out, err := exec.Command("lab/engine.sh", strings.Fields(step)...).CombinedOutput(); err != nil {
-				ts.Logf("engine.sh %s: %v\n%s", step, err, out)
+		for _, step := range steps {
+			words := strings.Fields(step)
+			cmd := exec.Command("lab/"+words[0], words[1:]...)
+			cmd.Env = append(os.Environ(), "DOCKER_HOST="+host)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				ts.Logf("%s: %v\n%s", step, err, out)
 			}
 		}
 	})

@@ -57,8 +57,10 @@ start() {
   exit 1
 }
 
-# beside starts a private engine also where another runs, with that one's images of the lab.
+# beside starts a private engine also where another runs, with that one's images of the lab. The lab's containers are in one engine
+# at a time: what the host keeps for them has one place.
 beside() {
+  if [ "${DOCKER_HOST:-}" != "unix://$socket" ] && docker info >/dev/null 2>&1; then "$here/down.sh"; fi
   if ours; then return; fi
   command -v dockerd >/dev/null || "$here/../apt-install.sh" docker.io
   rm -f "$state/daemon.json"
