@@ -204,7 +204,7 @@ func end(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // killed kills a run that was begun, with the signal that cannot be caught.
-func killed(ts *testscript.TestScript, neg bool, args []string) {
+func killed(ts *testscript.TestScript, _ bool, args []string) {
 	r := begun(ts, args)
 	ts.Check(r.cmd.Process.Kill())
 	if err := r.cmd.Wait(); err == nil || r.out.Len() > 0 {
