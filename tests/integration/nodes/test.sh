@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # nova_libvirt on a whole host: nfs_lock_fix has to restart it through the systemd unit that owns it, once, and only when
 # packages changed. The engine's own restart would make the unit stop the container and start it once more after RestartSec.
+# Then two hosts that are not as kolla-ansible left them: the unit stopped beside a running container, and masked while it runs.
 # usage: [NFSLOCK_PATCH_SET=FOLDER] [NODE_VOLUME=NAME] test.sh
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -127,6 +128,39 @@ sleep $((restart_sec + 2))
 no_more_start
 check "starts by Restart=" "$(property NRestarts)" "$automatic"
 check "the unit" "$(property ActiveState) $(property SubState)" "active running"
+
+echo "--    the unit is stopped, and somebody started the container: the engine restarts it, and the unit stays out of it"
+in_node systemctl stop "$unit"
+in_node docker start nova_libvirt >/dev/null
+look
+module "$present"
+reports true patched true
+check "starts of the unit since then" $(($(starts) - seen_starts)) 0
+check "the unit" "$(property ActiveState) $(property SubState)" "inactive dead"
+check "the container" "$(container .State.Status), $(container .Id)" "running, $id"
+check "the container was started later" "$([[ $(container .State.StartedAt) > $seen_started ]] && echo yes)" yes
+
+echo "--    the unit runs and is masked: systemd refuses to restart it, so the host ends as it began, and the answer names the way out"
+in_node systemctl start "$unit"
+# systemctl mask refuses where the file lies in /etc; people move it away first.
+in_node sh -c "mv /etc/systemd/system/$unit /root && systemctl mask -q $unit"
+check "the unit" "$(property LoadState) $(property ActiveState)" "masked active"
+look
+module '{"state": "absent"}'
+check "the module failed" "$(answer .failed)" true
+check "the way out" "$(answer .msg | grep -o 'systemctl unmask it .* by hand' | sed 's/ by hand.*/ by hand/')" \
+  "systemctl unmask it and have kolla-ansible write it again, or set restart: never, and restart the container by hand"
+check "packages" "$(versions)" "$patched"
+no_more_start
+
+module '{"state": "absent", "restart": "never"}'
+reports true restored false
+check "packages" "$(versions)" "$stock"
+no_more_start
+in_node sh -c "systemctl unmask -q $unit && mv /root/$unit /etc/systemd/system && systemctl daemon-reload"
+module "$present"
+reports true patched true
+one_more_start
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
