@@ -5,10 +5,10 @@ import (
 	"os"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"gopkg.in/yaml.v3"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible/moduledoc"
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible/moduledoc/moduledoctest"
 )
 
 // docText is moduledoc.DocText as doc.yml spells it.
@@ -26,7 +26,6 @@ type docText struct {
 
 // TestDocumentation keeps plugins/modules/nfs_lock_fix.yml what the options in spec.go and the text in doc.yml come to.
 func TestDocumentation(t *testing.T) {
-	const golden = "../../plugins/modules/nfs_lock_fix.yml"
 	data, err := os.ReadFile("doc.yml")
 	if err != nil {
 		t.Fatal(err)
@@ -41,16 +40,5 @@ func TestDocumentation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *update {
-		if err := os.WriteFile(golden, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("make docs would change it (-is +would be):\n%s", diff)
-	}
+	moduledoctest.Golden(t, "../../plugins/modules/nfs_lock_fix.yml", got, *update)
 }

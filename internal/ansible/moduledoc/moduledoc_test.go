@@ -2,13 +2,11 @@ package moduledoc
 
 import (
 	"flag"
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible/moduledoc/moduledoctest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden file")
@@ -56,18 +54,7 @@ func TestDocumentationIsTheGoldenFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *update {
-		if err := os.WriteFile(golden, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
-	}
+	moduledoctest.Golden(t, golden, got, *update)
 	for range 20 {
 		again, err := Documentation("greet", spec, text())
 		if err != nil || string(again) != string(got) {

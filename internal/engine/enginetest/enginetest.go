@@ -206,7 +206,8 @@ func (s *Server) list(w http.ResponseWriter, all bool) {
 	answer(w, http.StatusOK, list)
 }
 
-func (s *Server) inspect(w http.ResponseWriter, key string) {
+// on does something with the container of that name or identifier, or says that there is none. Nothing else happens meanwhile.
+func (s *Server) on(w http.ResponseWriter, key string, do func(*Container)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.find(key)
@@ -214,47 +215,46 @@ func (s *Server) inspect(w http.ResponseWriter, key string) {
 		fail(w, http.StatusNotFound, "No such container: %s", key)
 		return
 	}
-	config := map[string]any{"Image": c.Image}
-	if c.Health != nil {
-		config["Healthcheck"] = map[string]any{"Test": c.Health}
-	}
-	answer(w, http.StatusOK, map[string]any{
-		"Id": c.ID, "Name": "/" + c.Name, "Config": config, "HostConfig": map[string]any{"ReadonlyRootfs": c.ReadOnly},
-		"State": map[string]any{"Status": c.state(), "Pid": c.PID, "StartedAt": c.StartedAt.Format(time.RFC3339Nano)},
+	do(c)
+}
+
+func (s *Server) inspect(w http.ResponseWriter, key string) {
+	s.on(w, key, func(c *Container) {
+		config := map[string]any{"Image": c.Image}
+		if c.Health != nil {
+			config["Healthcheck"] = map[string]any{"Test": c.Health}
+		}
+		answer(w, http.StatusOK, map[string]any{
+			"Id": c.ID, "Name": "/" + c.Name, "Config": config, "HostConfig": map[string]any{"ReadonlyRootfs": c.ReadOnly},
+			"State": map[string]any{"Status": c.state(), "Pid": c.PID, "StartedAt": c.StartedAt.Format(time.RFC3339Nano)},
+		})
 	})
 }
 
 func (s *Server) restart(w http.ResponseWriter, key, seconds string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := s.find(key)
-	if c == nil {
-		fail(w, http.StatusNotFound, "No such container: %s", key)
-		return
-	}
-	c.StartedAt = c.StartedAt.Add(time.Second)
-	if c.Restart != nil {
-		c.Restart(c, seconds)
-	}
-	w.WriteHeader(http.StatusNoContent)
+	s.on(w, key, func(c *Container) {
+		c.StartedAt = c.StartedAt.Add(time.Second)
+		if c.Restart != nil {
+			c.Restart(c, seconds)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
 }
 
 func (s *Server) create(w http.ResponseWriter, key string, body []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := &exec{container: s.find(key)}
-	switch err := json.Unmarshal(body, &e.request); {
-	case e.container == nil:
-		fail(w, http.StatusNotFound, "No such container: %s", key)
-	case e.container.state() != "running":
-		fail(w, http.StatusConflict, "Container %s is %s", key, e.container.state())
-	case err != nil || len(e.request.Cmd) == 0:
-		fail(w, http.StatusBadRequest, "No exec command specified")
-	default:
-		id := fmt.Sprintf("%064x", len(s.execs)+1)
-		s.execs[id] = e
-		answer(w, http.StatusCreated, map[string]string{"Id": id})
-	}
+	s.on(w, key, func(c *Container) {
+		e := &exec{container: c}
+		switch err := json.Unmarshal(body, &e.request); {
+		case c.state() != "running":
+			fail(w, http.StatusConflict, "Container %s is %s", key, c.state())
+		case err != nil || len(e.request.Cmd) == 0:
+			fail(w, http.StatusBadRequest, "No exec command specified")
+		default:
+			id := fmt.Sprintf("%064x", len(s.execs)+1)
+			s.execs[id] = e
+			answer(w, http.StatusCreated, map[string]string{"Id": id})
+		}
+	})
 }
 
 func (s *Server) inspectExec(w http.ResponseWriter, id string) {
