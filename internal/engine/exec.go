@@ -64,7 +64,7 @@ func (e *Engine) Exec(ctx context.Context, id string, c Command) (Outcome, error
 // stream starts the command and copies its output until it ends. The connection knows no deadline of its own, so the
 // context closes it.
 func (e *Engine) stream(ctx context.Context, exec, stdin string, out io.Writer) error {
-	conn, err := e.api.ExecAttach(ctx, exec, client.ExecAttachOptions{})
+	conn, err := e.attach(ctx, exec)
 	if err != nil {
 		return err
 	}
@@ -88,6 +88,31 @@ func (e *Engine) stream(ctx context.Context, exec, stdin string, out io.Writer) 
 		return nil // how a Unix socket ends whose other side left input unread; the output before it has arrived
 	}
 	return err
+}
+
+// attach starts the command. The client does not heed the context here (client/hijack.go of moby), and the engine answers only
+// when the command was started: never, if the container is paused or restarted at that moment.
+func (e *Engine) attach(ctx context.Context, exec string) (client.HijackedResponse, error) {
+	type answer struct {
+		conn client.HijackedResponse
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		result, err := e.api.ExecAttach(ctx, exec, client.ExecAttachOptions{})
+		answered <- answer{result.HijackedResponse, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.conn, a.err
+	case <-ctx.Done():
+		go func() {
+			if a := <-answered; a.err == nil {
+				a.conn.Close()
+			}
+		}()
+		return client.HijackedResponse{}, ctx.Err()
+	}
 }
 
 // tail keeps the last bytes written to it.

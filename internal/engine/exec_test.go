@@ -192,6 +192,21 @@ func TestExecWhoseOutcomeCannotBeKnown(t *testing.T) {
 	}
 }
 
+// As Docker 20.10 does with a container that is paused while runc starts the command in it.
+func TestExecThatTheEngineNeverStartsHasADeadline(t *testing.T) {
+	e, _ := reach(t, enginetest.Container{ID: "c", Name: "nova_compute", Stuck: true})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	_, err := e.Exec(ctx, "c", Command{Args: []string{"run"}})
+	if !errors.Is(err, ErrUnknown) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(begin); took > soon {
+		t.Errorf("it took %v", took)
+	}
+}
+
 func TestExecWhoseEngineGoesAwayIsUnknown(t *testing.T) {
 	begun := make(chan struct{})
 	e, server := with(t, func(p *enginetest.Process) int {

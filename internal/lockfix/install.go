@@ -278,8 +278,8 @@ func (j *job) execToEnd(ctx context.Context, t *target, command engine.Command) 
 	})
 	defer stop()
 	go func() {
-		if state := j.standsStill(run, t.ID); state != "" {
-			giveUp(fmt.Errorf("%s is %s", t.Name, state))
+		if why := j.standsStill(run, t.Container); why != "" {
+			giveUp(fmt.Errorf("%s %s", t.Name, why))
 		}
 	}()
 	out, err := j.engine.Exec(run, t.ID, command)
@@ -289,8 +289,9 @@ func (j *job) execToEnd(ctx context.Context, t *target, command engine.Command) 
 	return out, err
 }
 
-// standsStill watches a container until ctx ends, or until it has not been running for downLimit: then it says how it is.
-func (j *job) standsStill(ctx context.Context, id string) (state string) {
+// standsStill watches a container until ctx ends, or until it has not been running for downLimit, or runs as another
+// process than the one in which the command was started: then it says so.
+func (j *job) standsStill(ctx context.Context, was engine.Container) (why string) {
 	var since time.Time
 	for {
 		select {
@@ -298,14 +299,17 @@ func (j *job) standsStill(ctx context.Context, id string) (state string) {
 			return ""
 		case <-time.After(watchPoll):
 		}
-		c, err := j.engine.Inspect(ctx, id)
+		c, err := j.engine.Inspect(ctx, was.ID)
+		again := c.State == "running" && (c.PID != was.PID || !c.StartedAt.Equal(was.StartedAt))
 		switch {
-		case err != nil || c.State == "running":
+		case err != nil || c.State == "running" && !again:
 			since = time.Time{}
 		case since.IsZero():
 			since = time.Now()
+		case again: // seen twice: the engine has had time to say how the command ended
+			return "was restarted"
 		case time.Since(since) > downLimit:
-			return c.State
+			return "is " + c.State
 		}
 	}
 }

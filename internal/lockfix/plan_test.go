@@ -321,7 +321,8 @@ func TestRoom(t *testing.T) {
 		{"enough", []Seen{seen("cinder_api", 29*mib)}, Room{1000 * mib, 2000 * mib}, []string{""}},
 		{"not enough in the container", []Seen{seen("cinder_api", 29*mib-1)}, Room{1000 * mib, 2000 * mib}, []string{"cannot change cinder_api: the install needs 29 MiB there, and 28 MiB are free"}},
 		{
-			"enough for one, not for two on the same filesystem", []Seen{seen("cinder_api", 40*mib), seen("cinder_volume", 40*mib)},
+			"enough for one, not for two on the same filesystem",
+			[]Seen{seen("cinder_api", 40*mib), seen("cinder_volume", 40*mib)},
 			Room{1000 * mib, 2000 * mib},
 			[]string{
 				"cannot change cinder_api: the run needs 54 MiB in all containers that share its filesystem, and 40 MiB are free",

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -24,6 +25,9 @@ type faultLab struct {
 	env        []string
 }
 
+// commandLimit is for every command of the tests: a hang is a finding, not a lost night.
+const commandLimit = 2 * time.Minute
+
 func newFaultLab(t *testing.T, containers ...string) *faultLab {
 	l := &faultLab{t: t, containers: containers, program: filepath.Join(t.TempDir(), "nfs_lock_fix"), set: os.Getenv("NFSLOCK_PATCH_SET"), env: os.Environ()}
 	if l.set == "" {
@@ -42,8 +46,11 @@ func newFaultLab(t *testing.T, containers ...string) *faultLab {
 
 func (l *faultLab) must(name string, args ...string) string {
 	l.t.Helper()
-	cmd := exec.Command(name, args...)
+	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = l.env
+	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		l.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)

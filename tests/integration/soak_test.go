@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -144,11 +145,11 @@ func (s *soak) disturb(cmd *exec.Cmd) (restore func()) {
 		act("NAME is paused for a while")
 		s.must("docker", "pause", name)
 		time.Sleep(s.upTo(2 * time.Second))
-		s.must("docker", "unpause", name)
+		s.unpause(name)
 	case p < 74:
 		act("NAME is paused until the end")
 		s.must("docker", "pause", name)
-		restore = func() { s.must("docker", "unpause", name) }
+		restore = func() { s.unpause(name) }
 	case p < 82:
 		act("NAME is recreated")
 		s.must("lab/up.sh", "--recreate", name, "--restart", "unless-stopped")
@@ -167,6 +168,35 @@ func (s *soak) disturb(cmd *exec.Cmd) (restore func()) {
 		act("nothing")
 	}
 	return restore
+}
+
+// unpause thaws the container's control group where the engine cannot: a pause in the moment in which runc starts a command
+// makes Docker 20.10 wait for a process that it has frozen itself.
+func (s *soak) unpause(name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "docker", "unpause", name)
+	cmd.Env = s.env
+	if cmd.Run() == nil {
+		return
+	}
+	s.tell("thawed by hand")
+	id := strings.TrimSpace(s.must("docker", "ps", "-q", "--no-trunc", "--filter", "name=^"+name+"$"))
+	for _, state := range [][2]string{{"/sys/fs/cgroup/freezer/docker/" + id + "/freezer.state", "THAWED"}, {"/sys/fs/cgroup/docker/" + id + "/cgroup.freeze", "0"}, {"/sys/fs/cgroup/system.slice/docker-" + id + ".scope/cgroup.freeze", "0"}} {
+		_ = os.WriteFile(state[0], []byte(state[1]), 0) // one of them exists
+	}
+	for range 100 {
+		if s.must("docker", "inspect", "-f", "{{.State.Paused}}", name) == "false\n" {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+		again, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		cmd := exec.CommandContext(again, "docker", "unpause", name)
+		cmd.Env = s.env
+		_ = cmd.Run()
+		cancel()
+	}
+	s.t.Fatalf("%s cannot be unpaused", name)
 }
 
 // awaitContainers waits until all run: one with a restart policy takes a moment.

@@ -36,6 +36,8 @@ type Container struct {
 	Health    []string
 	// Programs are what can be run in it, by the first word of the command.
 	Programs map[string]func(*Process) (exitCode int)
+	// Stuck: a command is never started, and the request for it never answered.
+	Stuck bool
 	// Restart is what a restart does to it beyond a new StartedAt.
 	Restart func(c *Container, seconds string)
 }
@@ -278,6 +280,10 @@ func (s *Server) start(w http.ResponseWriter, id string) {
 		fail(w, http.StatusConflict, "exec command %s has already run", id)
 	case e.container.state() != "running":
 		fail(w, http.StatusConflict, "container %s is %s", e.container.ID, e.container.state())
+	case e.container.Stuck:
+		s.mu.Unlock()
+		<-s.done
+		return
 	default:
 		e.started, e.running = true, true
 		s.mu.Unlock()
