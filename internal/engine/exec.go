@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"syscall"
 
 	"github.com/moby/moby/api/pkg/stdcopy"
@@ -57,6 +58,10 @@ func (e *Engine) Exec(ctx context.Context, id string, c Command) (Outcome, error
 	}
 	if err != nil {
 		return Outcome{Output: out.String()}, fmt.Errorf("lost sight of the command, %w: %w", ErrUnknown, err)
+	}
+	if ended.ExitCode == 126 && strings.HasSuffix(strings.TrimSpace(out.String()), ": unavailable") {
+		// What the engine's own runtime says when it is going down, gRPC's code 14.
+		return Outcome{Output: out.String()}, fmt.Errorf("lost sight of the command, %w: %s", ErrUnknown, strings.TrimSpace(out.String()))
 	}
 	return Outcome{ExitCode: ended.ExitCode, Output: out.String()}, nil
 }

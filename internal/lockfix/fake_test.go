@@ -160,7 +160,11 @@ func (w *world) Restart(_ context.Context, id string, _ time.Duration) error {
 
 func (b *box) dpkg(c engine.Command) error {
 	if slices.Contains(c.Args, "--set-selections") {
-		for line := range strings.Lines(c.Stdin) {
+		text := c.Stdin
+		if i := slices.Index(c.Args, "-c"); i >= 0 {
+			text = c.Args[i+3] // sh -c SCRIPT sh TEXT dpkg…
+		}
+		for line := range strings.Lines(text) {
 			var name, selection string
 			if _, err := fmt.Sscan(line, &name, &selection); err != nil {
 				return err

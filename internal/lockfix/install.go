@@ -35,6 +35,8 @@ const (
 	dpkgTimeout = 10 * time.Minute // a real one takes seconds; a slow disk may take longer
 	lockWait    = 2 * time.Minute  // for somebody else's dpkg
 	lockLook    = 300 * time.Millisecond
+	lostTries   = 4               // of a command whose engine or container goes away under it
+	lostPause   = time.Second     // before it is looked for again
 	dpkgGrace   = 2 * time.Minute // for a dpkg at work when the run is told to stop
 	watchPoll   = 2 * time.Second
 	verifyLimit = 5 * time.Minute
@@ -48,30 +50,38 @@ type deliver func(patchset.Package) (*os.File, error)
 // went away under it, and both are back, it looks at what is there and tries once more. before is what dpkg had when the
 // plan was made.
 func (j *job) install(ctx context.Context, w *work, before []deb.Package, packages []patchset.Package, open deliver) error {
-	err := j.installOnce(ctx, w, before, packages, open)
-	if err == nil || ctx.Err() != nil {
-		return err
+	for tries := 1; ; tries++ {
+		err := j.installOnce(ctx, w, before, packages, open)
+		if err == nil || ctx.Err() != nil || tries == lostTries {
+			return err
+		}
+		lost, e := j.lostSight(ctx, w, err)
+		if e != nil {
+			return errors.Join(err, e)
+		}
+		if !lost {
+			return err
+		}
+		if e := w.tidy(ctx); e != nil {
+			return errors.Join(err, fail("install", "cannot try again in %s: %w", w.Name, e))
+		}
+		if w.verify(ctx, before, packages, open) == nil {
+			return nil // dpkg does not end with its client
+		}
 	}
-	lost, e := j.lostSight(ctx, w, err)
-	if e != nil {
-		return errors.Join(err, e)
-	}
-	if !lost {
-		return err
-	}
-	if e := w.tidy(ctx); e != nil {
-		return errors.Join(err, fail("install", "cannot try again in %s: %w", w.Name, e))
-	}
-	if w.verify(ctx, before, packages, open) == nil {
-		return nil // dpkg does not end with its client
-	}
-	return j.installOnce(ctx, w, before, packages, open)
 }
 
 // lostSight tells whether an error came from losing the engine or the container, and follows the container where it is
 // now.
 func (j *job) lostSight(ctx context.Context, w *work, err error) (bool, error) {
 	start, pid := w.StartedAt, w.PID
+	if errors.Is(err, engine.ErrUnknown) {
+		// An engine that is going down still answers for a moment after it has let its commands go.
+		select {
+		case <-ctx.Done():
+		case <-time.After(lostPause):
+		}
+	}
 	if e := j.reopen(ctx, w.target); e != nil {
 		return true, fail("install", "cannot tell how dpkg ended in %s: %w", w.Name, e)
 	}
@@ -239,7 +249,12 @@ var environment = []string{
 
 // dpkg runs dpkg. While another dpkg or apt is at work there it waits, and never touches that one's lock.
 func (j *job) dpkg(ctx context.Context, t *target, args []string, stdin string) error {
-	command := engine.Command{Args: append(append(slices.Clone(environment), "dpkg"), args...), User: "0", Stdin: stdin}
+	command := engine.Command{Args: append(append(slices.Clone(environment), "dpkg"), args...), User: "0"}
+	if stdin != "" {
+		// Not through the engine: with live-restore a dpkg outlives it, waits for input for ever and holds its lock.
+		script := `text=$1; shift; printf %s "$text" | exec "$@"`
+		command.Args = append(append(slices.Clone(environment), "sh", "-c", script, "sh", stdin, "dpkg"), args...)
+	}
 	until := time.Now().Add(lockWait)
 	for {
 		if err := t.awaitDpkg(ctx); err != nil {
@@ -426,10 +441,12 @@ func (j *job) hold(ctx context.Context, w *work, names []string, verb Verb) erro
 	err := j.begin(w, verb, t.StartedAt)
 	if err == nil {
 		err = j.dpkg(ctx, t, []string{"--set-selections"}, lines.String())
-		if lost, e := false, error(nil); err != nil && ctx.Err() == nil {
-			if lost, e = j.lostSight(ctx, w, err); e == nil && lost {
-				err = j.dpkg(ctx, t, []string{"--set-selections"}, lines.String()) // setting it twice does no harm
+		for tries := 1; err != nil && ctx.Err() == nil && tries < lostTries; tries++ {
+			lost, e := j.lostSight(ctx, w, err)
+			if e != nil || !lost {
+				break
 			}
+			err = j.dpkg(ctx, t, []string{"--set-selections"}, lines.String()) // setting it twice does no harm
 		}
 	}
 	if err == nil {

@@ -128,11 +128,11 @@ func (j *job) rollBackOne(ctx context.Context, w *work) error {
 		if err != nil {
 			return err
 		}
-		if len(packages) > 0 {
-			err = j.install(ctx, w, w.seen.Packages, packages, open)
-		}
-		if err != nil {
-			return err
+		// dpkg puts the former files back itself where it could not unpack, on a full disk for instance.
+		if w.verify(ctx, w.seen.Packages, packages, open) != nil {
+			if err := j.install(ctx, w, w.seen.Packages, packages, open); err != nil {
+				return err
+			}
 		}
 	}
 	for _, b := range w.before.Packages {
@@ -216,7 +216,13 @@ func (j *job) reopen(ctx context.Context, t *target) error {
 				return last
 			}
 		case err == nil && t.root != nil && now.PID == t.PID && now.StartedAt.Equal(t.StartedAt):
-			return t.readPackages()
+			// The kernel ends a container's processes, dpkg too, before the engine knows that its first one has ended.
+			root, err := j.engine.OpenRoot(ctx, now)
+			if err == nil {
+				root.Close()
+				return t.readPackages()
+			}
+			last = err
 		case err == nil:
 			root, err := j.engine.OpenRoot(ctx, now)
 			if err == nil {
