@@ -205,6 +205,7 @@ func (w *work) failure(baseline string) *Failure {
 	}
 	f := &Failure{Step: "rollback"}
 	var s *stepError
+	var down *downError
 	if w.err != nil {
 		f.Step, f.Message = "apply", w.err.Error()
 	}
@@ -219,12 +220,18 @@ func (w *work) failure(baseline string) *Failure {
 	case errors.Is(w.err, engine.ErrUnknown) && !w.rolledBack:
 		f.Hint = "run again: it looks at what is really there first"
 	}
+	if w.undoErr != nil && !errors.As(w.undoErr, &down) {
+		errors.As(w.err, &down)
+	}
 	if w.undoErr != nil {
 		if f.Message != "" {
 			f.Message += "; and "
 		}
 		f.Message += fmt.Sprintf("cannot roll %s back: %v", w.Name, w.undoErr)
 		f.Hint = "it is between two states: run again; what this host keeps of its packages is in " + baseline
+	}
+	if down != nil && !w.rolledBack {
+		f.Hint = fmt.Sprintf("it is %s: start or unpause it, then run again, which finishes what was begun or takes it back", down.state)
 	}
 	return f
 }

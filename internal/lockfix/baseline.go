@@ -138,7 +138,7 @@ func (k KeptPackage) file() patchset.Package {
 // holds of other packages stays. It returns warnings about files that were not as the distribution shipped them: they
 // are kept as they are.
 func keep(ctx context.Context, dir string, s Seen, suffix string, source *os.Root, packages []string) (warnings []string, err error) {
-	if err := makeFolder(dir); err != nil {
+	if err := patchset.MakeFolder(dir); err != nil {
 		return nil, fmt.Errorf("cannot keep packages: %w", err)
 	}
 	root, err := os.OpenRoot(dir)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 )
 
@@ -45,29 +44,6 @@ func ours(info fs.FileInfo) error {
 		return fmt.Errorf("it belongs to user %d, not to %d", owner, os.Geteuid())
 	}
 	return nil
-}
-
-// makeFolder makes dir, and what is missing above it, for root alone, and sees to it that it is still there after a power
-// cut: fsync(2) of a file says nothing of the folder that names it.
-func makeFolder(dir string) error {
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir {
-		if err := makeFolder(filepath.Dir(dir)); err != nil {
-			return err
-		}
-		err = os.Mkdir(dir, 0o700)
-	}
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	above, err := os.Open(filepath.Dir(dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(above.Sync(), above.Close())
 }
 
 // writeWhole writes a file so that after a power cut the former one is there or this one, never a part.

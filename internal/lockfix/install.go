@@ -261,7 +261,7 @@ func (j *job) dpkg(ctx context.Context, t *target, args []string, stdin string) 
 			return err
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("dpkg was not started: %w", ctx.Err())
+			return fmt.Errorf("dpkg was not started: %w", ended(ctx))
 		}
 		out, err := j.execToEnd(ctx, t, command)
 		if err != nil {
@@ -353,7 +353,7 @@ func (t *target) awaitDpkg(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("another dpkg or apt is at work in %s: %w", t.Name, ctx.Err())
+			return fmt.Errorf("another dpkg or apt is at work in %s: %w", t.Name, ended(ctx))
 		case <-time.After(lockLook):
 		}
 	}
@@ -472,6 +472,14 @@ type stepError struct {
 
 func (e *stepError) Error() string { return e.err.Error() }
 func (e *stepError) Unwrap() error { return e.err }
+
+// ended says in the user's words why ctx ended: its cause. It still is what ctx.Err() is.
+func ended(ctx context.Context) error { return &endedError{ctx.Err(), context.Cause(ctx)} }
+
+type endedError struct{ err, cause error }
+
+func (e *endedError) Error() string   { return e.cause.Error() }
+func (e *endedError) Unwrap() []error { return []error{e.err, e.cause} }
 
 func fail(step, format string, args ...any) error {
 	return &stepError{step, fmt.Errorf(format, args...)}

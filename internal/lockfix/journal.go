@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
 
 // journal is what a run is doing, for the run after it if this one dies. It is a file of lines: first the containers that are to
@@ -100,7 +101,7 @@ func (l *journal) begin(containers []Before, state string) error {
 	if err != nil {
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
-	if err := makeFolder(l.dir); err != nil {
+	if err := patchset.MakeFolder(l.dir); err != nil {
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
 	root, err := os.OpenRoot(l.dir)

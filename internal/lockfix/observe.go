@@ -165,7 +165,7 @@ func (j *job) inspectSettled(ctx context.Context, name string) (engine.Container
 		}
 		select {
 		case <-ctx.Done():
-			return c, ctx.Err()
+			return c, ended(ctx)
 		case <-time.After(startPoll):
 		}
 	}

@@ -175,7 +175,7 @@ func (p *ContainerPlan) fate(dead *deadRun, check bool) string {
 	case len(p.Steps) == 0:
 		end = "it was finished all the same"
 	}
-	return fmt.Sprintf("%s: a run that began at %s (process %d) did not come to its end, its last step here was %s; %s", b.Name,
+	return fmt.Sprintf("%s: a run that began at %s (process %d) left it unfinished, its last step here was %s; %s", b.Name,
 		dead.Began.Format("2006-01-02 15:04:05 MST"), dead.Process, b.Begun[len(b.Begun)-1], end)
 }
 
@@ -243,7 +243,7 @@ func (j *job) tidyHost(o Options, set Set, f *files, all []*work) (warnings []st
 	if o.absent() {
 		kept, err := os.ReadDir(filepath.Join(j.dir, "baseline"))
 		if err == nil && len(kept) == 0 || errors.Is(err, fs.ErrNotExist) {
-			err = os.RemoveAll(store)
+			err = errors.Join(os.RemoveAll(store), os.RemoveAll(filepath.Join(j.journal.dir, damagedName)))
 		}
 		if err != nil {
 			return []string{fmt.Sprintf("cannot tidy %s: %v", j.dir, err)}

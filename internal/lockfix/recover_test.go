@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
 
 // stopAt is a run that is told to stop during its n-th call of dpkg, which comes to its end all the same. It tells whether
@@ -138,7 +139,7 @@ func TestJournalOfANewerVersionStopsTheRun(t *testing.T) {
 	set, f := folder(t, qemuUtils(patched))
 	line, err := journalLine(map[string]int{"schema": 2})
 	w.must(err)
-	w.must(makeFolder(filepath.Join(w.job().dir, "journal")))
+	w.must(patchset.MakeFolder(filepath.Join(w.job().dir, "journal")))
 	w.must(os.WriteFile(filepath.Join(w.job().dir, "journal", journalName), line, 0o600))
 	if _, err := w.run(options(), ansible.Call{}, set, f); err == nil || !strings.Contains(err.Error(), "schema 2") || len(w.calls) > 0 {
 		t.Errorf("%v, calls %v", err, w.calls)
@@ -214,7 +215,7 @@ func (w *world) block(container string) {
 	w.t.Helper()
 	dir := w.job().baseline(container)
 	w.must(os.RemoveAll(dir))
-	w.must(makeFolder(filepath.Dir(dir)))
+	w.must(patchset.MakeFolder(filepath.Dir(dir)))
 	w.must(os.WriteFile(dir, nil, 0o600))
 }
 
@@ -240,7 +241,7 @@ func TestDamagedUndoFolderDoesNotKeepARunFromFinishing(t *testing.T) {
 	set, f := folder(t, qemuUtils(patched))
 	w.stopIn("cinder_volume: dpkg --force", nil, options(), set, f)
 	undo := filepath.Join(w.job().dir, "journal", undoName, "cinder_volume")
-	w.must(makeFolder(undo))
+	w.must(patchset.MakeFolder(undo))
 	w.must(os.WriteFile(filepath.Join(undo, indexName), []byte("{"), 0o600))
 	r, err := w.run(options(), ansible.Call{}, set, f)
 	if err != nil || journalLeft(w) || !strings.Contains(strings.Join(r.Warnings, "\n"), "cinder_volume: the packages that a dead run found") {

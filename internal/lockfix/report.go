@@ -76,9 +76,9 @@ func summary(rows []Row, check bool) string {
 		count[r.Status]++
 	}
 	var parts []string
-	for _, s := range []Status{Patched, Restored, Unchanged, Skipped} {
+	for _, s := range []Status{Patched, Restored, RolledBack, Unchanged, Skipped} {
 		if count[s] > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", count[s], s))
+			parts = append(parts, fmt.Sprintf("%d %s", count[s], strings.ReplaceAll(string(s), "_", " ")))
 		}
 	}
 	text := strings.Join(parts, ", ")

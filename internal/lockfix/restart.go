@@ -29,7 +29,7 @@ func (j *job) restart(ctx context.Context, w *work) error {
 		return nil
 	}
 	if ctx.Err() != nil {
-		return fail("restart", "cannot restart %s: %w", w.Name, ctx.Err())
+		return fail("restart", "cannot restart %s: %w", w.Name, ended(ctx))
 	}
 	return j.restartNow(ctx, w)
 }
@@ -51,6 +51,24 @@ func (j *job) restartNow(ctx context.Context, w *work) error {
 	}
 	j.journal.done(w.Name, Restart, before.StartedAt)
 	return nil
+}
+
+// findUnits fails a plan with a restart that systemd would refuse: that is asked before anything is begun, and only then,
+// because asking costs as much as the rest of a run without change.
+func (j *job) findUnits(ctx context.Context, plans []ContainerPlan) {
+	for i := range plans {
+		p := &plans[i]
+		if _, ok := p.step(Restart); !ok || p.Failure != nil || p.Back {
+			continue
+		}
+		if _, err := j.units.runs(ctx, kolla.Unit(p.Seen.Name)); err != nil {
+			p.Failure = &Failure{Step: "plan", Message: fmt.Sprintf("cannot restart %s: %v", p.Seen.Name, err), Hint: "with restart: never it is left to you"}
+			p.Status, p.Steps, p.Files = Failed, nil, nil
+			if p.Seen.Dead != nil {
+				p.takeBack()
+			}
+		}
+	}
 }
 
 func (j *job) restartOnce(ctx context.Context, c engine.Container, name string) error {

@@ -15,7 +15,7 @@ func (p *ContainerPlan) restore(o Options) {
 		return
 	}
 	if s.Kept == nil {
-		p.withoutBaseline()
+		p.withoutBaseline(o)
 		return
 	}
 	var install, hold, unhold []string
@@ -77,9 +77,8 @@ func (p *ContainerPlan) restore(o Options) {
 }
 
 // withoutBaseline is right where nothing was ever patched, and an error where something is.
-func (p *ContainerPlan) withoutBaseline() {
+func (p *ContainerPlan) withoutBaseline(o Options) {
 	s := p.Seen
-	p.Status = Unchanged
 	for _, have := range s.Packages {
 		if present(have) && s.patched(have.Version, "") {
 			p.Changes = append(p.Changes, Change{Name: have.Name, Before: describe(have), After: describe(have)})
@@ -90,7 +89,9 @@ func (p *ContainerPlan) withoutBaseline() {
 			Step: "plan", Message: fmt.Sprintf("cannot restore %s: the packages from before are not kept on this host", s.Name),
 			Hint: s.stockByHand(),
 		}
+		return
 	}
+	p.finish(o, Restored, false)
 }
 
 // stockByHand is what to do where this host cannot bring the distribution's packages back.

@@ -128,7 +128,7 @@ func hostLacksRoom(set Set, host Room, plans []ContainerPlan) {
 // keptBytes is the size of all files below dir.
 func keptBytes(dir string) (bytes int64) {
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
+		if err == nil && d.Type().IsRegular() && d.Name() != lockName {
 			if info, err := d.Info(); err == nil {
 				bytes += info.Size()
 			}

@@ -95,7 +95,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		}
 	}
 	// A run that waited long still has all its time for the work.
-	ctx, cancel := context.WithTimeout(ctx, o.limit())
+	ctx, cancel := context.WithTimeoutCause(ctx, o.limit(), fmt.Errorf("the run's time, %v, is up", o.limit()))
 	defer cancel()
 	dead, warnings, err := j.findDead(call.CheckMode)
 	if err != nil {
@@ -154,6 +154,7 @@ func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Se
 	}
 	plans := MakePlan(o, set, seen)
 	hostLacksRoom(set, measureHost(j.dir), plans)
+	j.findUnits(ctx, plans)
 	if o.OnError == OnErrorRollback {
 		result.Warnings = append(result.Warnings, allOrNothing(plans)...)
 	}
@@ -170,7 +171,7 @@ func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Se
 		j.lookAgain(ctx, all)
 		result.Warnings = append(result.Warnings, j.tidyHost(o, set, f, all)...)
 	}
-	if set.Variant == "disable_ofd" && slices.ContainsFunc(all, func(w *work) bool { return len(w.plan.Files) > 0 }) {
+	if set.Variant == "disable_ofd" && slices.ContainsFunc(all, func(w *work) bool { return len(w.plan.Files) > 0 && (call.CheckMode || w.done) }) {
 		result.Warnings = append(result.Warnings, disableOFDWarning)
 	}
 	guests, warning := j.staleGuests(all)
@@ -213,7 +214,7 @@ func allOrNothing(plans []ContainerPlan) (warnings []string) {
 	if len(left) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s left as they are, because %s cannot be worked on and on_error is rollback", strings.Join(left, ", "), strings.Join(bad, ", "))}
+	return []string{fmt.Sprintf("nothing was begun in %s, because %s cannot be worked on and on_error is rollback", strings.Join(left, ", "), strings.Join(bad, ", "))}
 }
 
 // lookAgain reads what is in the containers in which something was begun: the report tells what is, not what was meant.

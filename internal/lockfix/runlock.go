@@ -10,14 +10,19 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
+
+// lockName is the file, in this host's folder.
+const lockName = "lock"
 
 // lockPoll is how often a waiting run looks again: often enough that nobody notices.
 const lockPoll = 100 * time.Millisecond
 
 // locked tells, for check mode, whether a run is at work.
 func locked(dir string) bool {
-	file, err := os.Open(filepath.Join(dir, "lock"))
+	file, err := os.Open(filepath.Join(dir, lockName))
 	if err != nil {
 		return false
 	}
@@ -28,10 +33,10 @@ func locked(dir string) bool {
 // takeLock makes this the only run on the host, waiting until ctx ends at the longest. The kernel drops the lock with the process
 // (flock(2)), so a killed run blocks nobody. The caller calls unlock; waited tells it that what it saw before may be old.
 func takeLock(ctx context.Context, dir string) (unlock func(), waited bool, err error) {
-	if err := makeFolder(dir); err != nil {
+	if err := patchset.MakeFolder(dir); err != nil {
 		return nil, waited, fmt.Errorf("cannot lock this host: %w", err)
 	}
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	file, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, waited, fmt.Errorf("cannot lock this host: %w", err)
 	}

@@ -192,6 +192,11 @@ func (u *undoSet) files(w *work, names []string) ([]patchset.Package, deliver, e
 	return packages, func(p patchset.Package) (*os.File, error) { return openKept(from[p.Name], kept[p.Name]) }, nil
 }
 
+// downError says that a container does not come up by itself.
+type downError struct{ state string }
+
+func (e *downError) Error() string { return "it is " + e.state }
+
 // reopen follows a container through a restart, its own or its engine's, and reads its packages again. It waits while the
 // engine does not answer, and while the container is between a stop and a start.
 func (j *job) reopen(ctx context.Context, t *target) error {
@@ -213,7 +218,7 @@ func (j *job) reopen(ctx context.Context, t *target) error {
 			}
 			if t.down || time.Since(downSince) > downLimit {
 				t.down = true
-				return last
+				return &downError{now.State}
 			}
 		case err == nil && t.root != nil && now.PID == t.PID && now.StartedAt.Equal(t.StartedAt):
 			// The kernel ends a container's processes, dpkg too, before the engine knows that its first one has ended.

@@ -28,7 +28,7 @@ const partSuffix = ".part" // of a file that is being copied
 func OpenStore(dir string, create bool) (*Store, error) {
 	s := &Store{dir: dir}
 	if create {
-		if err := makeDir(dir); err != nil {
+		if err := MakeFolder(dir); err != nil {
 			return nil, fmt.Errorf("cannot create store %s: %w", dir, err)
 		}
 	}
@@ -47,11 +47,12 @@ func OpenStore(dir string, create bool) (*Store, error) {
 	return s, nil
 }
 
-// makeDir is os.MkdirAll with a mode that no umask changes.
-func makeDir(dir string) error {
+// MakeFolder makes dir, and what is missing above it, for its owner alone whatever the umask, and sees to it that it is
+// still there after a power cut: fsync(2) of a file says nothing of the folder that names it.
+func MakeFolder(dir string) error {
 	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir {
-		if err := makeDir(filepath.Dir(dir)); err != nil {
+		if err := MakeFolder(filepath.Dir(dir)); err != nil {
 			return err
 		}
 		err = os.Mkdir(dir, 0o700)
@@ -62,7 +63,14 @@ func makeDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.Chmod(dir, 0o700)
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return err
+	}
+	above, err := os.Open(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(above.Sync(), above.Close())
 }
 
 func (s *Store) prepare(create bool) error {
