@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"syscall"
 
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/client"
@@ -20,12 +19,12 @@ var ErrUnknown = errors.New("its outcome is unknown")
 // outputLimit bounds what is kept of a command's output, in bytes: its end, where the reason for a failure stands.
 const outputLimit = 64 << 10
 
-// Command is a program to run in a container.
+// Command is a program to run in a container. It has no input: with live-restore it may outlive the engine, and would then
+// wait for input for ever.
 type Command struct {
-	Args  []string
-	User  string // "0" is root; empty is the container's own user
-	Env   []string
-	Stdin string
+	Args []string
+	User string // "0" is root; empty is the container's own user
+	Env  []string
 }
 
 // Outcome is how a command ended.
@@ -41,13 +40,13 @@ func (e *Engine) Exec(ctx context.Context, id string, c Command) (Outcome, error
 	defer cancel()
 	made, err := e.api.ExecCreate(create, id, client.ExecCreateOptions{
 		Cmd: c.Args, User: c.User, Env: c.Env,
-		AttachStdin: c.Stdin != "", AttachStdout: true, AttachStderr: true,
+		AttachStdout: true, AttachStderr: true,
 	})
 	if err != nil {
 		return Outcome{}, fmt.Errorf("cannot run a command: %w", err)
 	}
 	out := &tail{limit: outputLimit}
-	if err := e.stream(ctx, made.ID, c.Stdin, out); err != nil {
+	if err := e.stream(ctx, made.ID, out); err != nil {
 		return Outcome{Output: out.String()}, fmt.Errorf("lost sight of the command, %w: %w", ErrUnknown, err)
 	}
 	ask, cancel := context.WithTimeout(ctx, callTimeout)
@@ -68,7 +67,7 @@ func (e *Engine) Exec(ctx context.Context, id string, c Command) (Outcome, error
 
 // stream starts the command and copies its output until it ends. The connection knows no deadline of its own, so the
 // context closes it.
-func (e *Engine) stream(ctx context.Context, exec, stdin string, out io.Writer) error {
+func (e *Engine) stream(ctx context.Context, exec string, out io.Writer) error {
 	conn, err := e.attach(ctx, exec)
 	if err != nil {
 		return err
@@ -76,21 +75,9 @@ func (e *Engine) stream(ctx context.Context, exec, stdin string, out io.Writer) 
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, conn.Close)
 	defer stop()
-	if stdin != "" {
-		// Beside the output: a program may print much before it reads, or end without. Like a shell's pipe this takes
-		// input that is left over for no failure; the exit code tells.
-		go func() {
-			if _, err := io.WriteString(conn.Conn, stdin); err == nil {
-				_ = conn.CloseWrite()
-			}
-		}()
-	}
 	_, err = stdcopy.StdCopy(out, out, conn.Reader)
 	if ctx.Err() != nil {
 		return ctx.Err()
-	}
-	if errors.Is(err, syscall.ECONNRESET) {
-		return nil // how a Unix socket ends whose other side left input unread; the output before it has arrived
 	}
 	return err
 }

@@ -160,11 +160,7 @@ func (w *world) Restart(_ context.Context, id string, _ time.Duration) error {
 
 func (b *box) dpkg(c engine.Command) error {
 	if slices.Contains(c.Args, "--set-selections") {
-		text := c.Stdin
-		if i := slices.Index(c.Args, "-c"); i >= 0 {
-			text = c.Args[i+3] // sh -c SCRIPT sh TEXT dpkg…
-		}
-		for line := range strings.Lines(text) {
+		for line := range strings.Lines(c.Args[slices.Index(c.Args, "-c")+3]) { // sh -c SCRIPT sh TEXT dpkg…
 			var name, selection string
 			if _, err := fmt.Sscan(line, &name, &selection); err != nil {
 				return err
@@ -247,7 +243,7 @@ func (b *box) unpack(r io.Reader, want string) error {
 }
 
 func (b *box) hold(name string) error {
-	return b.dpkg(engine.Command{Args: []string{"dpkg", "--set-selections"}, Stdin: name + " hold\n"})
+	return b.dpkg(engine.Command{Args: []string{"sh", "-c", "", "sh", name + " hold\n", "dpkg", "--set-selections"}})
 }
 
 // edit replaces a package's stanza in the status file, or adds it.

@@ -248,12 +248,12 @@ var environment = []string{
 }
 
 // dpkg runs dpkg. While another dpkg or apt is at work there it waits, and never touches that one's lock.
-func (j *job) dpkg(ctx context.Context, t *target, args []string, stdin string) error {
+func (j *job) dpkg(ctx context.Context, t *target, args []string, input string) error {
 	command := engine.Command{Args: append(append(slices.Clone(environment), "dpkg"), args...), User: "0"}
-	if stdin != "" {
+	if input != "" {
 		// Not through the engine: with live-restore a dpkg outlives it, waits for input for ever and holds its lock.
 		script := `text=$1; shift; printf %s "$text" | exec "$@"`
-		command.Args = append(append(slices.Clone(environment), "sh", "-c", script, "sh", stdin, "dpkg"), args...)
+		command.Args = append(append(slices.Clone(environment), "sh", "-c", script, "sh", input, "dpkg"), args...)
 	}
 	until := time.Now().Add(lockWait)
 	for {

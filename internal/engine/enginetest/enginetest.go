@@ -46,7 +46,6 @@ type Container struct {
 type Process struct {
 	Args, Env []string
 	User      string
-	Stdin     io.Reader
 	Stdout    io.Writer
 	Stderr    io.Writer
 	Done      <-chan struct{} // the server was closed: a program that waits ends here
@@ -77,9 +76,8 @@ type Server struct {
 type exec struct {
 	container *Container
 	request   struct {
-		User        string
-		AttachStdin bool
-		Env, Cmd    []string
+		User     string
+		Env, Cmd []string
 	}
 	started, running bool
 	exitCode         *int
@@ -295,7 +293,7 @@ func (s *Server) start(w http.ResponseWriter, id string) {
 
 // attach runs the program on the connection: standard input as it comes, output in frames.
 func (s *Server) attach(w http.ResponseWriter, e *exec) {
-	conn, buffered, err := http.NewResponseController(w).Hijack()
+	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return
 	}
@@ -304,17 +302,13 @@ func (s *Server) attach(w http.ResponseWriter, e *exec) {
 	out := bufio.NewWriter(conn)
 	_, _ = out.WriteString("HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
 	p := &Process{
-		Args: e.request.Cmd, Env: e.request.Env, User: e.request.User, Stdin: strings.NewReader(""),
+		Args: e.request.Cmd, Env: e.request.Env, User: e.request.User,
 		Stdout: frames{out, 1}, Stderr: frames{out, 2}, Done: s.done, conn: conn,
 	}
 	code := 126
 	if program := e.container.Programs[p.Args[0]]; program == nil {
 		_, _ = fmt.Fprintf(p.Stdout, "exec: %q: executable file not found in $PATH\r\n", p.Args[0])
 	} else {
-		if e.request.AttachStdin {
-			_ = out.Flush() // the client sends nothing before the answer
-			p.Stdin = buffered
-		}
 		code = program(p)
 	}
 	s.mu.Lock()
