@@ -185,18 +185,14 @@ func (s *soak) unpause(name string) {
 	for _, state := range [][2]string{{"/sys/fs/cgroup/freezer/docker/" + id + "/freezer.state", "THAWED"}, {"/sys/fs/cgroup/docker/" + id + "/cgroup.freeze", "0"}, {"/sys/fs/cgroup/system.slice/docker-" + id + ".scope/cgroup.freeze", "0"}} {
 		_ = os.WriteFile(state[0], []byte(state[1]), 0) // one of them exists
 	}
-	for range 100 {
+	for range 20 {
 		if s.must("docker", "inspect", "-f", "{{.State.Paused}}", name) == "false\n" {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
-		again, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		cmd := exec.CommandContext(again, "docker", "unpause", name)
-		cmd.Env = s.env
-		_ = cmd.Run()
-		cancel()
 	}
-	s.t.Fatalf("%s cannot be unpaused", name)
+	s.tell("the engine takes it for paused all the same, and restarts it") // runc: "container not paused"
+	s.must("docker", "restart", "-t", "1", name)
 }
 
 // awaitContainers waits until all run: one with a restart policy takes a moment.
