@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
 
@@ -80,13 +81,16 @@ func (b *Baseline) readContents(root *os.Root) error {
 		if err != nil {
 			return fmt.Errorf("cannot read the kept %s: %w", k.File, err)
 		}
+		if archive.Package.Name != k.Name || archive.Package.Version != k.Version {
+			return fmt.Errorf("the kept %s is %s %s, not %s %s", k.File, archive.Package.Name, archive.Package.Version, k.Name, k.Version)
+		}
 		k.Control, k.Sums = archive.Package, archive.Md5sums
 	}
 	return nil
 }
 
 func readIndex(root *os.Root) (*Baseline, error) {
-	file, err := root.Open(indexName)
+	file, _, err := foreign.Open(root, indexName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -96,9 +100,9 @@ func readIndex(root *os.Root) (*Baseline, error) {
 	defer file.Close()
 	data, err := io.ReadAll(io.LimitReader(file, indexLimit))
 	if err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", file.Name(), err)
+		return nil, fmt.Errorf("cannot read %s: %w", filepath.Join(root.Name(), indexName), err)
 	}
-	return parseIndex(file.Name(), data)
+	return parseIndex(filepath.Join(root.Name(), indexName), data)
 }
 
 func parseIndex(name string, data []byte) (*Baseline, error) {
@@ -114,7 +118,7 @@ func parseIndex(name string, data []byte) (*Baseline, error) {
 
 // openKept opens a kept file whose size and checksum are as the index says.
 func openKept(root *os.Root, k KeptPackage) (*os.File, error) {
-	file, err := root.Open(k.File)
+	file, _, err := foreign.Open(root, k.File)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the kept %s: %w", k.Name, err)
 	}

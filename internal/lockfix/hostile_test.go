@@ -1,6 +1,8 @@
 package lockfix
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -227,6 +229,108 @@ func TestStateFolderThatOthersCanWriteToIsRefused(t *testing.T) {
 			}
 			if info, err := os.Stat(w.job().dir); test.want == "" && (err != nil || info.Mode() != 0o700|fs.ModeDir) {
 				t.Errorf("%v, %v", info.Mode(), err)
+			}
+		})
+	}
+}
+
+// The folder is root's, yet a power cut, a hand or a restored backup may have left anything in it.
+func TestHostileBaselineIsNotInstalled(t *testing.T) {
+	set, f := folder(t, qemuUtils(patched))
+	evil := qemuUtils(stock)
+	evil.files = map[string]string{"usr/bin/qemu-img": "evil"}
+	sum := sha256.Sum256(evil.bytes())
+	kept := func(name, file string) string {
+		return fmt.Sprintf(`{"name":%q,"version":%q,"file":%q,"size":%d,"sha256":%q}`, name, stock, file, len(evil.bytes()), hex.EncodeToString(sum[:]))
+	}
+	index := func(id string, packages ...string) string {
+		return fmt.Sprintf(`{"schema":1,"id":%q,"packages":[%s]}`, id, strings.Join(packages, ","))
+	}
+	for name, plant := range map[string]func(w *world, dir, id string) error{
+		"a file elsewhere": func(_ *world, dir, id string) error {
+			return writeFile(dir, index(id, kept("qemu-utils", "../../../evil.deb")))
+		},
+		"an absolute file": func(w *world, dir, id string) error {
+			return writeFile(dir, index(id, kept("qemu-utils", w.dir+"/evil.deb")))
+		},
+		"a link to elsewhere": func(_ *world, dir, id string) error {
+			return errors.Join(writeFile(dir, index(id, kept("qemu-utils", "x.deb"))), os.Symlink("../../../evil.deb", filepath.Join(dir, "x.deb")))
+		},
+		"a pipe": func(_ *world, dir, id string) error {
+			return errors.Join(writeFile(dir, index(id, kept("qemu-utils", "x.deb"))), syscall.Mkfifo(filepath.Join(dir, "x.deb"), 0o600))
+		},
+		"a name that leads away": func(_ *world, dir, id string) error {
+			return errors.Join(writeFile(dir, index(id, kept("../../usr/bin/x", "x.deb"))), os.WriteFile(filepath.Join(dir, "x.deb"), evil.bytes(), 0o600))
+		},
+		"another package's file": func(_ *world, dir, id string) error {
+			other := testDeb{name: "qemu-other", version: stock}.bytes()
+			sum := sha256.Sum256(other)
+			line := fmt.Sprintf(`{"name":"qemu-utils","version":%q,"file":"x.deb","size":%d,"sha256":%q}`, stock, len(other), hex.EncodeToString(sum[:]))
+			return errors.Join(writeFile(dir, index(id, line)), os.WriteFile(filepath.Join(dir, "x.deb"), other, 0o600))
+		},
+		"a negative size": func(_ *world, dir, id string) error {
+			return writeFile(dir, index(id, `{"name":"qemu-utils","version":"1","file":"x.deb","size":-5,"sha256":""}`))
+		},
+		"huge": func(_ *world, dir, _ string) error { return os.Truncate(filepath.Join(dir, indexName), 1<<40) },
+		"deep": func(_ *world, dir, _ string) error { return writeFile(dir, `{"packages":`+strings.Repeat("[", 1<<19)) },
+		"a link": func(w *world, dir, _ string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, indexName)), os.Symlink(w.dir+"/evil.deb", filepath.Join(dir, indexName)))
+		},
+		"an index pipe": func(_ *world, dir, _ string) error {
+			return errors.Join(os.Remove(filepath.Join(dir, indexName)), syscall.Mkfifo(filepath.Join(dir, indexName), 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			b := w.add("cinder_volume", qemuUtils(stock))
+			w.mustRun(options(), set, f)
+			w.must(os.WriteFile(filepath.Join(w.dir, "evil.deb"), evil.bytes(), 0o600))
+			w.must(plant(w, w.job().baseline("cinder_volume"), b.ID))
+			before := w.snapshot()
+			back := options()
+			back.State = Absent
+			begin := time.Now()
+			r, err := w.run(back, ansible.Call{}, Set{}, nil)
+			if got := w.program("cinder_volume"); got != patched || time.Since(begin) > 5*time.Second || err != nil && strings.Contains(err.Error(), "internal error") {
+				t.Errorf("%s is there after %v: %v, %+v", got, time.Since(begin), err, r)
+			}
+			after := w.snapshot()
+			delete(before, "cinder_volume/var/lib/dpkg/status") // a hold may go
+			delete(after, "cinder_volume/var/lib/dpkg/status")
+			if diff := cmp.Diff(before, after); diff != "" {
+				t.Error(diff)
+			}
+			if r, err := w.run(options(), ansible.Call{}, set, f); err != nil {
+				t.Errorf("a patch is stopped by it: %v, %+v", err, r)
+			}
+		})
+	}
+}
+
+func writeFile(dir, text string) error {
+	return os.WriteFile(filepath.Join(dir, indexName), []byte(text), 0o600)
+}
+
+func TestPipesInTheStateFolderAreNotWaitedFor(t *testing.T) {
+	set, f := folder(t, qemuUtils(patched))
+	for _, name := range []string{"lock", "journal/run.log"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.add("cinder_volume", qemuUtils(stock))
+			path := filepath.Join(w.job().dir, name)
+			w.must(makeFolder(filepath.Dir(path)))
+			w.must(syscall.Mkfifo(path, 0o600))
+			before := w.snapshot()
+			begin := time.Now()
+			for _, call := range []ansible.Call{{CheckMode: true}, {}} {
+				if r, err := w.run(options(), call, set, f); err != nil {
+					if diff := cmp.Diff(before, w.snapshot()); diff != "" || strings.Contains(err.Error(), "internal error") {
+						t.Errorf("%v, %+v, %s", err, r, diff)
+					}
+				}
+			}
+			if took := time.Since(begin); took > 5*time.Second {
+				t.Errorf("it took %v", took)
 			}
 		})
 	}

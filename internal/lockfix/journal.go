@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
 
@@ -233,13 +234,20 @@ func (l *journal) exists() bool {
 
 // read gives nil where there is no journal. The error is errDamagedJournal where one cannot be believed.
 func (l *journal) read() (*deadRun, error) {
-	path := filepath.Join(l.dir, journalName)
-	file, err := os.Open(path)
+	root, err := os.OpenRoot(l.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the journal: %w", err)
+	}
+	defer root.Close()
+	file, _, err := foreign.Open(root, journalName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the journal in %s: %w", l.dir, err)
 	}
 	defer file.Close()
 	data, err := io.ReadAll(io.LimitReader(file, journalLimit+1))
@@ -248,7 +256,7 @@ func (l *journal) read() (*deadRun, error) {
 	}
 	dead, err := parseJournal(data)
 	if err != nil {
-		return nil, fmt.Errorf("cannot use the journal %s: %w", path, err)
+		return nil, fmt.Errorf("cannot use the journal %s: %w", filepath.Join(l.dir, journalName), err)
 	}
 	return dead, nil
 }

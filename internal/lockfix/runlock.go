@@ -22,7 +22,7 @@ const lockPoll = 100 * time.Millisecond
 
 // locked tells, for check mode, whether a run is at work.
 func locked(dir string) bool {
-	file, err := os.Open(filepath.Join(dir, lockName))
+	file, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return false
 	}
