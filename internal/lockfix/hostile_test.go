@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
 
 // places are what a run reads or writes in a container, and what is above it.
@@ -318,7 +319,7 @@ func TestPipesInTheStateFolderAreNotWaitedFor(t *testing.T) {
 			w := newWorld(t)
 			w.add("cinder_volume", qemuUtils(stock))
 			path := filepath.Join(w.job().dir, name)
-			w.must(makeFolder(filepath.Dir(path)))
+			w.must(patchset.MakeFolder(filepath.Dir(path)))
 			w.must(syscall.Mkfifo(path, 0o600))
 			before := w.snapshot()
 			begin := time.Now()

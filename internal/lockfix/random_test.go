@@ -1,0 +1,161 @@
+package lockfix
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+)
+
+// disturbed is one run, disturbed at its n-th call of dpkg or restart: killed there as by a power cut, told to stop, or the
+// call fails.
+func (w *world) disturbed(kind string, n int, half bool, o Options, set Set, f *files) {
+	w.t.Helper()
+	ctx, stop := context.WithCancel(w.t.Context())
+	defer stop()
+	count := 0
+	copied := w.t.TempDir()
+	var boxes map[string]box
+	w.fail = func(call string) error {
+		if count++; count != n {
+			return nil
+		}
+		switch kind {
+		case "kill":
+			if out, err := exec.Command("cp", "-a", w.dir+"/.", copied).CombinedOutput(); err != nil {
+				w.t.Errorf("%v: %s", err, out)
+			}
+			boxes = map[string]box{}
+			for name, b := range w.boxes {
+				boxes[name] = *b
+			}
+			name, _, _ := strings.Cut(call, ":")
+			if half && strings.Contains(call, "--install") {
+				b := &box{root: filepath.Join(copied, name)}
+				w.must(b.edit("qemu-utils", func(s string) string {
+					return strings.NewReplacer("Status: install ok installed", "Status: install reinstreq half-installed", "Status: hold ok installed", "Status: install reinstreq half-installed").Replace(s)
+				}))
+			}
+		case "stop":
+			stop()
+		case "fail":
+			return errors.New("broken")
+		}
+		return nil
+	}
+	_, err := w.job().run(ctx, o, ansible.Call{}, set, f, Result{})
+	w.fail = nil
+	if err != nil && strings.Contains(err.Error(), "internal error") {
+		w.t.Error(err)
+	}
+	if boxes == nil {
+		return
+	}
+	entries, err := os.ReadDir(w.dir)
+	w.must(err)
+	for _, e := range entries {
+		w.must(os.RemoveAll(filepath.Join(w.dir, e.Name())))
+	}
+	if out, err := exec.Command("cp", "-a", copied+"/.", w.dir).CombinedOutput(); err != nil {
+		w.t.Fatalf("%v: %s", err, out)
+	}
+	for name, b := range boxes {
+		*w.boxes[name] = b
+	}
+}
+
+// Any sequence of runs, each disturbed at random: then one that is not makes the host whole, whatever it is asked for, and
+// state: absent brings back exactly what was there.
+func TestRandomRunsEndInAWholeHost(t *testing.T) {
+	sequences := 25
+	if text := os.Getenv("NFSLOCK_RANDOM_SEQUENCES"); text != "" {
+		sequences, _ = strconv.Atoi(text)
+	}
+	set1, f1 := folder(t, qemuUtils(patched))
+	set2, f2 := folder(t, qemuUtils(stock+"+nfslock2"))
+	set2.Suffix, set2.Packages[0].BuiltFrom = "+nfslock2", stock
+	first := rand.Uint64()
+	if text := os.Getenv("NFSLOCK_RANDOM_SEED"); text != "" {
+		first, _ = strconv.ParseUint(text, 10, 64)
+	}
+	for seed := first; seed < first+uint64(sequences); seed++ {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 0))
+			w := newWorld(t)
+			names := []string{"nova_libvirt", "cinder_api", "cinder_volume"}
+			for _, name := range names {
+				w.add(name, qemuUtils(stock))
+			}
+			w.must(w.boxes["cinder_volume"].hold("qemu-utils"))
+			before := w.snapshot()
+			var told []string
+			for range 1 + r.IntN(4) {
+				o, set, f := options(), set1, f1
+				what := "present"
+				switch r.IntN(3) {
+				case 0:
+					o.State, set, f, what = Absent, Set{}, nil, "absent"
+				case 1:
+					set, f, what = set2, f2, "second"
+				}
+				if r.IntN(3) == 0 {
+					o.Containers = []string{names[r.IntN(3)]}
+				}
+				if r.IntN(4) == 0 {
+					o.OnError = OnErrorKeep
+				}
+				o.Hold = r.IntN(4) > 0
+				kind, n, half := []string{"kill", "kill", "stop", "fail", "nothing"}[r.IntN(5)], 1+r.IntN(7), r.IntN(2) == 0
+				told = append(told, what+" "+strings.Join(o.Containers, ",")+" "+o.OnError+" hold "+strconv.FormatBool(o.Hold)+" "+kind+" "+strconv.Itoa(n)+" half "+strconv.FormatBool(half))
+				w.disturbed(kind, n, half, o, set, f)
+				if r.IntN(6) == 0 {
+					name := names[r.IntN(2)]
+					told = append(told, "recreate "+name)
+					w.must(os.RemoveAll(w.boxes[name].root))
+					id := "r" + strconv.Itoa(len(told))
+					w.add(name, qemuUtils(stock)).ID = id
+				}
+			}
+			defer func() {
+				if t.Failed() {
+					t.Logf("seed %d:\n%s", seed, strings.Join(told, "\n"))
+				}
+			}()
+			if r.IntN(2) == 0 {
+				if _, err := w.run(options(), ansible.Call{}, set1, f1); err != nil {
+					t.Fatalf("present: %v", err)
+				}
+				for _, name := range names {
+					if w.program(name) != patched {
+						t.Errorf("%s has %s", name, w.program(name))
+					}
+				}
+				if again, err := w.run(options(), ansible.Call{}, set1, f1); err != nil || again.Changed || len(again.Warnings) > 0 {
+					t.Errorf("present again: %v, %+v", err, again)
+				}
+			}
+			back := options()
+			back.State = Absent
+			if _, err := w.run(back, ansible.Call{}, Set{}, nil); err != nil {
+				t.Fatalf("absent: %v", err)
+			}
+			if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+				t.Errorf("-before +after:\n%s", diff)
+			}
+			left, err := os.ReadDir(filepath.Join(w.job().dir, "journal"))
+			if err == nil && slices.ContainsFunc(left, func(e os.DirEntry) bool { return e.Name() != damagedName }) {
+				t.Errorf("left in the journal's folder: %v", left)
+			}
+		})
+	}
+}
