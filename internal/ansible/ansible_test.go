@@ -409,6 +409,37 @@ func TestSecretsAreHiddenInFailures(t *testing.T) {
 	}
 }
 
+// What the action plugin sends may have a megabyte; Ansible would log it with every task.
+func TestInternalOptionsAreNeverShown(t *testing.T) {
+	long := strings.Repeat("manifest", 1<<17)
+	for name, args := range map[string]string{
+		"success":       `{"_manifest": "` + long + `", "_uploads": {"` + long + `": "` + long + `"}}`,
+		"failure":       `{"_manifest": "` + long + `", "state": "absent"}`,
+		"wrong value":   `{"_manifest": "` + long + `", "state": "x"}`,
+		"wrong type":    `{"_uploads": "` + long + `"}`,
+		"wrong element": `{"_uploads": {"a": ["` + long + `"]}}`,
+		"wrong nesting": `{"_manifest": {"a": "` + long + `"}}`,
+		"panic":         `{"_manifest": "` + long + `", "timeout": 1}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			report := module(t, testSpec, args, func(_ context.Context, o testOptions, _ Call) (testResult, error) {
+				if o.Timeout == 1 {
+					panic("a bug")
+				}
+				if o.State == "absent" {
+					return testResult{}, errors.New("cannot do it")
+				}
+				return testResult{}, nil
+			})
+			delete(report, "exception") // a stack, of any length
+			data, err := json.Marshal(report)
+			if err != nil || len(data) > 2000 || strings.Contains(string(data), `"_manifest":`) || strings.Contains(string(data), `"_uploads":`) {
+				t.Errorf("%d bytes: %.300s, %v", len(data), data, err)
+			}
+		})
+	}
+}
+
 func TestASecretDoesNotSpoilItsOwnPlaceholder(t *testing.T) {
 	report := module(t, testSpec, `{"token": "LOG"}`, nothing)
 	if got := report["invocation"].(map[string]any)["module_args"].(map[string]any)["token"]; got != hiddenValue {
