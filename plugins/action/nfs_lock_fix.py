@@ -48,17 +48,18 @@ class ActionModule(ActionBase):
             result = self._rehearse(args, task_vars)
         else:
             result = self._execute_module(module_args=args, task_vars=task_vars)
-        missing = result.get("_missing")
+        missing = missing_from(result)
         if not missing and not self._task.async_val:
             return result
         if missing:
             args["_uploads"] = self._upload(folder, manifest, missing, task_vars)
         result = self._execute_module(module_args=args, task_vars=task_vars, wrap_async=self._task.async_val)
-        still = result.pop("_missing", None)
+        still = missing_from(result)
+        result.pop("_missing", None)
         if still:  # the module has set failed
             result["msg"] = (
                 "cannot give the target the files of the patch set: after the upload it still lacks "
-                + ", ".join(sorted(to_text(checksum) for checksum in still))
+                + ", ".join(sorted(still))
             )
         return result
 
@@ -135,7 +136,7 @@ class ActionModule(ActionBase):
         packages = files_by_checksum(manifest)
         shell = self._connection._shell
         uploads = {}
-        for checksum in sorted({to_text(checksum) for checksum in missing}):
+        for checksum in sorted(set(missing)):
             # The target decides which files it gets, but only among those that the manifest names.
             if checksum not in packages:
                 raise AnsibleActionFail(f"cannot upload {checksum!r}: the target asks for a file that {MANIFEST} does not name")
@@ -154,14 +155,22 @@ class ActionModule(ActionBase):
         return uploads
 
 
+def missing_from(result):
+    """The checksums of the files that the target lacks. What it says is not believed to be a list of texts."""
+    missing = result.get("_missing") or []
+    if not isinstance(missing, list) or not all(isinstance(checksum, str) for checksum in missing):
+        raise AnsibleActionFail("cannot upload what the target lacks: it lists no checksums")
+    return missing
+
+
 def files_by_checksum(manifest):
     """File name and size of each package, by checksum. The module has accepted the manifest before it asks for files."""
     try:
         # BaseLoader makes only strings, lists and dictionaries: no octal numbers, dates or objects.
         listed = yaml.load(manifest, Loader=yaml.BaseLoader)["packages"]
         files = {package["sha256"]: (package["file"], int(package["size"])) for package in listed}
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as err:
-        raise AnsibleActionFail(f"cannot read the packages in {MANIFEST}: {err}") from None
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as err:
+        raise AnsibleActionFail(f"cannot read the packages in {MANIFEST}: {str(err)[:400]}") from None
     for name, _size in files.values():
         if not isinstance(name, str) or not FILE_NAME.fullmatch(name):
             raise AnsibleActionFail(f"cannot upload {name!r}: {MANIFEST} may name only .deb files in its own folder")

@@ -317,10 +317,21 @@ def test_a_target_gets_no_file_that_the_manifest_does_not_name(action, target, p
     assert not target.files
 
 
+@pytest.mark.parametrize("missing", [5, True, "a" * 64, {"a": 1}, [1], [None], [["a"]]])
+def test_a_target_that_lists_no_checksums_gets_nothing(action, target, patch_set, missing):
+    patch_set.add("qemu-utils", b"utils")
+    target.work = lambda args, check_mode: {"failed": True, "changed": False, "msg": "", "_missing": missing}
+    with pytest.raises(AnsibleActionFail, match="it lists no checksums"):
+        action({"patch_set": str(patch_set.folder)}).run()
+    assert not target.files
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
+        "[" * 100_000,
+        "a: &a [*a]\npackages: *a",
         "packages: [",
         "packages: {}\n? [a]\n: b",
         "[]",
