@@ -82,7 +82,7 @@ func (l *faultLab) prepare(args map[string]any, env ...string) (*exec.Cmd, *byte
 		l.t.Fatal(err)
 	}
 	cmd := exec.Command(l.program, file)
-	cmd.Env = append(l.env, env...)
+	cmd.Env = slices.Concat(l.env, env)
 	out := &bytes.Buffer{}
 	cmd.Stdout, cmd.Stderr = out, os.Stderr
 	return cmd, out

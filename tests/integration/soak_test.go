@@ -81,8 +81,11 @@ func (s *soak) round(n int) {
 	}
 	s.tell("%s %v", want, one["containers"])
 	cmd, out := s.start(one)
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // how it ended is in its output
+		close(ended)
+	}()
 	moment := s.upTo(900 * time.Millisecond)
 	time.Sleep(moment)
 	s.tell("after %v", moment.Round(time.Millisecond))
