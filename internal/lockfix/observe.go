@@ -146,6 +146,11 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 	if s.Distribution, err = kolla.ReadDistribution(t.root); err != nil || !s.Distribution.UsesDpkg() {
 		return err
 	}
+	if inside, err := t.root.Stat(filepath.Dir(privateDir)); err == nil {
+		if outside, err := os.Stat(filepath.Dir(j.dir)); err == nil && os.SameFile(inside, outside) {
+			return fmt.Errorf("this host's %s is mounted there, so what is ours in the container would be the host's", filepath.Dir(j.dir))
+		}
+	}
 	s.Room = measure(t.root)
 	if see.change {
 		if err := t.tidy(ctx); err != nil {

@@ -456,3 +456,16 @@ func TestWhatADeadRunLeftIsRemovedThoughItsJournalIsLost(t *testing.T) {
 		}
 	}
 }
+
+// What is removed in a container before an install would be this host's own folder.
+func TestContainerWithTheHostsOwnFolderIsRefused(t *testing.T) {
+	w := newWorld(t)
+	b := w.add("cinder_volume", qemuUtils(stock))
+	set, f := folder(t, qemuUtils(patched))
+	j := w.job()
+	j.dir = filepath.Join(b.root, privateDir)
+	r, err := j.run(t.Context(), options(), ansible.Call{}, set, f, Result{})
+	if err == nil || !strings.Contains(err.Error(), "is mounted there") || len(w.calls) > 0 {
+		t.Errorf("%v, %+v, %v", err, r, w.calls)
+	}
+}

@@ -120,6 +120,9 @@ func hostLacksRoom(set Set, host Room, plans []ContainerPlan) {
 			}
 			p.Failure = noRoom(fmt.Sprintf("cannot change %s: the run needs %d MiB %s", p.Seen.Name, mebibytes(need), where), room)
 			p.Status, p.Steps, p.Files = Failed, nil, nil
+			if p.Seen.Dead != nil {
+				p.takeBack()
+			}
 			break
 		}
 	}
