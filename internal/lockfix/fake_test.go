@@ -109,7 +109,13 @@ func (w *world) Inspect(_ context.Context, id string) (engine.Container, error) 
 }
 
 func (w *world) OpenRoot(_ context.Context, c engine.Container) (*os.Root, error) {
-	return os.OpenRoot(w.boxes[c.Name].root)
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	b := w.boxes[c.Name]
+	if b.PID != c.PID || !b.StartedAt.Equal(c.StartedAt) {
+		return nil, errors.New("it was restarted meanwhile")
+	}
+	return os.OpenRoot(b.root)
 }
 
 func (w *world) Exec(_ context.Context, id string, c engine.Command) (engine.Outcome, error) {

@@ -94,6 +94,9 @@ func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, pa
 	if err := t.awaitDpkg(ctx); err != nil {
 		return fail("copy", "cannot begin in %s: %w", t.Name, err)
 	}
+	if err := j.still(ctx, t); err != nil {
+		return fail("copy", "cannot begin in %s: %w", t.Name, err)
+	}
 	if err := t.unmoved(before, packages); err != nil {
 		return &stepError{"copy", err}
 	}
@@ -104,7 +107,11 @@ func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, pa
 		return fail("copy", "cannot remove what an earlier run left in %s: %w", t.Name, err)
 	}
 	defer func() {
-		if e := t.clean(); e != nil && err == nil {
+		e := j.still(context.WithoutCancel(ctx), t)
+		if e == nil {
+			e = t.clean()
+		}
+		if e != nil && err == nil {
 			err = fail("clean", "cannot clean up in %s: %w", t.Name, e)
 		}
 		if err == nil {
@@ -125,6 +132,17 @@ func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, pa
 	}
 	faultpoint.Hit("unpacked " + t.Name)
 	return t.verify(ctx, before, packages, open)
+}
+
+// still proves that the root that is open is that of the container as it runs now. Through the root of one that was
+// restarted files can be written and removed all the same, and the container does not see that: two mounts of one overlay
+// keep what they know of it apart.
+func (j *job) still(ctx context.Context, t *target) error {
+	root, err := j.engine.OpenRoot(ctx, t.Container) // fails for one that does not run, or as another process
+	if err != nil {
+		return err
+	}
+	return root.Close()
 }
 
 // unmoved refuses to go on where somebody else's dpkg has changed these packages since the plan was made. Another try of ours
@@ -450,7 +468,7 @@ func (j *job) hold(ctx context.Context, w *work, names []string, verb Verb) erro
 		}
 	}
 	if err == nil {
-		err = t.readPackages()
+		err = j.reopen(ctx, t)
 	}
 	if err != nil {
 		return fail("hold", "cannot set %s of %s in %s: %w", selection, strings.Join(names, ", "), t.Name, err)

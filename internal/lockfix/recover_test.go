@@ -469,3 +469,33 @@ func TestContainerWithTheHostsOwnFolderIsRefused(t *testing.T) {
 		t.Errorf("%v, %+v, %v", err, r, w.calls)
 	}
 }
+
+// The world restarts a container under its run, in its n-th call of dpkg.
+func TestContainerRestartedUnderARunIsFollowed(t *testing.T) {
+	set, f := folder(t, qemuUtils(patched))
+	for n := 1; ; n++ {
+		w := twoContainers(t)
+		count := 0
+		w.fail = func(call string) error {
+			if count++; count != n {
+				return nil
+			}
+			name, _, _ := strings.Cut(call, ":")
+			b := w.boxes[name]
+			b.StartedAt, b.PID = b.StartedAt.Add(time.Second), b.PID+100
+			return errors.New("killed with the container")
+		}
+		r, err := w.run(options(), ansible.Call{}, set, f)
+		if count < n {
+			return
+		}
+		if err != nil || statuses(r) != "nova_libvirt patched, cinder_volume patched" {
+			t.Errorf("call %d: %v, %s", n, err, statuses(r))
+		}
+		for path := range w.snapshot() {
+			if strings.Contains(path, "nfslock") || strings.Contains(path, "policy-rc.d") {
+				t.Errorf("call %d left behind: %s", n, path)
+			}
+		}
+	}
+}
