@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -81,7 +82,11 @@ func TestWhatIsPlantedInAContainerLeadsNowhere(t *testing.T) {
 	back := options()
 	back.State = Absent
 	for _, place := range places {
+		above := slices.ContainsFunc(places, func(other string) bool { return strings.HasPrefix(other, place+"/") })
 		for kind, plant := range kinds {
+			if above && !strings.HasSuffix(kind, "link") {
+				continue // nothing below it is found then: the same for all
+			}
 			t.Run(place+"/"+kind, func(t *testing.T) {
 				w := newWorld(t)
 				w.add("outside", qemuUtils(patched))
@@ -107,7 +112,7 @@ func TestWhatIsPlantedInAContainerLeadsNowhere(t *testing.T) {
 				// The container's own dpkg is not what is tested, and the one of this world would follow the links.
 				w.fail = func(string) error { return errors.New("no dpkg today") }
 				begin := time.Now()
-				for _, o := range []Options{options(), back, options()} {
+				for _, o := range []Options{options(), back} {
 					if r, err := w.run(o, ansible.Call{}, set, f); err != nil && strings.Contains(err.Error(), "internal error") || len(r.Containers) != 1 {
 						t.Errorf("%v, %+v", err, r)
 					}
