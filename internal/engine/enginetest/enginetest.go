@@ -22,18 +22,28 @@ type Engine struct {
 	API        string // the newest that it speaks, "1.41"
 	MinAPI     string // the oldest; empty: any
 	Containers []Container
+	Images     map[string]string // reference to id
+	Volumes    map[string]string // name to folder on the host
 }
 
 // Container is one of the engine's containers.
 type Container struct {
-	ID        string
-	Name      string
-	Image     string
-	State     string // "running" if empty
-	PID       int
-	StartedAt time.Time
-	ReadOnly  bool
-	Health    []string
+	ID          string
+	Name        string
+	Image       string
+	State       string // "running" if empty
+	PID         int
+	StartedAt   time.Time
+	ReadOnly    bool
+	Health      []string
+	Aliases     []string // of legacy links, "/other/alias"
+	ImageID     string
+	Labels      map[string]string
+	NetworkMode string
+	Binds       []string // "/run:/run:shared"
+	RestartMode string
+	Command     []string
+	Files       map[string]string // what was copied into it: path to text
 	// Programs are what can be run in it, by the first word of the command.
 	Programs map[string]func(*Process) (exitCode int)
 	// Stuck: a command is never started, and the request for it never answered.
@@ -162,6 +172,22 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.create(w, parts[1], body)
 	case call == "POST containers" && parts[2] == "restart":
 		s.restart(w, parts[1], r.URL.Query().Get("t"))
+	case call == "POST containers" && parts[1] == "create":
+		s.make(w, r.URL.Query().Get("name"), body)
+	case call == "PUT containers" && parts[2] == "archive":
+		s.extract(w, parts[1], r.URL.Query().Get("path"), body)
+	case call == "POST containers" && parts[2] == "start":
+		s.turn(w, parts[1], "running")
+	case call == "POST containers" && parts[2] == "stop":
+		s.turn(w, parts[1], "exited")
+	case call == "DELETE containers":
+		s.remove(w, parts[1], r.URL.Query().Get("force") == "1")
+	case call == "GET images" && parts[len(parts)-3] == "json":
+		s.inspectImage(w, strings.Join(parts[1:len(parts)-3], "/"))
+	case call == "GET volumes":
+		s.inspectVolume(w, parts[1])
+	case call == "DELETE volumes":
+		s.removeVolume(w, parts[1])
 	case call == "POST exec" && parts[2] == "start":
 		s.start(w, parts[1])
 	case call == "GET exec" && parts[2] == "json":
@@ -200,7 +226,15 @@ func (s *Server) list(w http.ResponseWriter, all bool) {
 	list := []map[string]any{}
 	for _, c := range s.engine.Containers {
 		if all || c.state() == "running" {
-			list = append(list, map[string]any{"Id": c.ID, "Names": []string{"/" + c.Name}, "State": c.state()})
+			mounts := []map[string]any{}
+			for _, bind := range c.Binds {
+				parts := strings.Split(bind, ":")
+				mounts = append(mounts, map[string]any{"Source": parts[0], "Destination": parts[1]})
+			}
+			list = append(list, map[string]any{
+				"Id": c.ID, "Names": append([]string{"/" + c.Name}, c.Aliases...), "State": c.state(), "Image": c.Image, "ImageID": c.ImageID,
+				"Labels": c.Labels, "HostConfig": map[string]any{"NetworkMode": c.NetworkMode}, "Mounts": mounts,
+			})
 		}
 	}
 	answer(w, http.StatusOK, list)

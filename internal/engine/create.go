@@ -1,0 +1,181 @@
+package engine
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+)
+
+// Spec is a container to be made. It uses the host's network and runs as root; its image's entry point is not used.
+type Spec struct {
+	Name    string
+	Image   string
+	Command []string
+	Binds   []string // as docker run -v takes them: "/run:/run:shared", "volume:/folder"
+	Labels  map[string]string
+	Restart string            // the engine's restart policy: "no", "unless-stopped"
+	Files   map[string]string // written into it before it is started: path to text; the folders must exist
+}
+
+// Create makes the container and does not start it. Named volumes that do not exist yet are made, with what the image has in
+// the folder. A container that could not get its files is removed again.
+func (e *Engine) Create(ctx context.Context, s Spec) (id string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	made, err := e.api.ContainerCreate(ctx, client.ContainerCreateOptions{
+		Name:   s.Name,
+		Config: &container.Config{Image: s.Image, Entrypoint: s.Command, User: "0", Labels: s.Labels},
+		HostConfig: &container.HostConfig{
+			NetworkMode: "host", Binds: s.Binds, RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyMode(s.Restart)},
+		},
+	})
+	if err != nil {
+		return "", fmt.Errorf("cannot make container %s from %s: %w", s.Name, s.Image, err)
+	}
+	if err := e.put(ctx, made.ID, s.Files); err != nil {
+		return "", errors.Join(fmt.Errorf("cannot make container %s: %w", s.Name, err), e.Remove(context.WithoutCancel(ctx), made.ID))
+	}
+	return made.ID, nil
+}
+
+// put writes files into a container, running or not.
+func (e *Engine) put(ctx context.Context, id string, files map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		var archive bytes.Buffer
+		w := tar.NewWriter(&archive)
+		err := w.WriteHeader(&tar.Header{Name: path.Base(name), Mode: 0o644, Size: int64(len(files[name])), Typeflag: tar.TypeReg})
+		if err == nil {
+			_, err = w.Write([]byte(files[name]))
+		}
+		if err = errors.Join(err, w.Close()); err == nil {
+			_, err = e.api.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: path.Dir(name), Content: &archive})
+		}
+		if err != nil {
+			return fmt.Errorf("cannot write %s there: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Start starts a container that does not run; one that runs is left alone.
+func (e *Engine) Start(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := e.api.ContainerStart(ctx, id, client.ContainerStartOptions{}); err != nil {
+		return fmt.Errorf("cannot start %s: %w", id, err)
+	}
+	return nil
+}
+
+// Stop stops a container, giving it grace to end by itself.
+func (e *Engine) Stop(ctx context.Context, id string, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
+	defer cancel()
+	seconds := int(grace.Seconds())
+	if _, err := e.api.ContainerStop(ctx, id, client.ContainerStopOptions{Timeout: &seconds}); err != nil {
+		return fmt.Errorf("cannot stop %s: %w", id, err)
+	}
+	return nil
+}
+
+// Remove removes a container, running or not, and leaves its named volumes. One that is gone already is no failure.
+func (e *Engine) Remove(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := e.api.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true}); err != nil && !cerrdefs.IsNotFound(err) {
+		return fmt.Errorf("cannot remove %s: %w", id, err)
+	}
+	return nil
+}
+
+// Listed is a container as the engine lists it.
+type Listed struct {
+	ID          string
+	Name        string
+	State       string
+	Image       string // the reference it was made from; its id once that names another image
+	ImageID     string
+	Labels      map[string]string
+	HostNetwork bool
+	Mounts      []string // folders in the container where something of the host's, or a volume, is mounted
+}
+
+// List describes every container that exists, running or not, in one call.
+func (e *Engine) List(ctx context.Context) ([]Listed, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list, err := e.api.ContainerList(ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list containers: %w", err)
+	}
+	all := make([]Listed, 0, len(list.Items))
+	for _, c := range list.Items {
+		l := Listed{
+			ID: c.ID, State: string(c.State), Image: c.Image, ImageID: c.ImageID, Labels: c.Labels,
+			HostNetwork: c.HostConfig.NetworkMode == "host",
+		}
+		for _, name := range c.Names {
+			// A legacy link adds names with a second slash: "/other/alias".
+			if name = strings.TrimPrefix(name, "/"); !strings.Contains(name, "/") {
+				l.Name = name
+			}
+		}
+		for _, m := range c.Mounts {
+			l.Mounts = append(l.Mounts, path.Clean(m.Destination))
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// ImageID finds the image that a reference names, on this host only. The error is ErrNotFound where there is none.
+func (e *Engine) ImageID(ctx context.Context, reference string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	seen, err := e.api.ImageInspect(ctx, reference)
+	if cerrdefs.IsNotFound(err) {
+		return "", fmt.Errorf("cannot find image %s on this host: %w", reference, ErrNotFound)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot inspect image %s: %w", reference, err)
+	}
+	return seen.ID, nil
+}
+
+// VolumeFolder is where a volume of the local driver lies on this host. The error is ErrNotFound where there is none.
+func (e *Engine) VolumeFolder(ctx context.Context, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	seen, err := e.api.VolumeInspect(ctx, name, client.VolumeInspectOptions{})
+	switch {
+	case cerrdefs.IsNotFound(err):
+		err = ErrNotFound
+	case err == nil && seen.Volume.Mountpoint == "":
+		err = errors.New("it has no folder on this host")
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot find volume %s: %w", name, err)
+	}
+	return seen.Volume.Mountpoint, nil
+}
+
+// RemoveVolume removes a volume. One that is gone already is no failure.
+func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := e.api.VolumeRemove(ctx, name, client.VolumeRemoveOptions{}); err != nil && !cerrdefs.IsNotFound(err) {
+		return fmt.Errorf("cannot remove volume %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package enginetest
+
+import (
+	"archive/tar"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"slices"
+)
+
+func (s *Server) make(w http.ResponseWriter, name string, body []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var request struct {
+		Image, User string
+		Entrypoint  []string
+		Labels      map[string]string
+		HostConfig  struct {
+			NetworkMode   string
+			Binds         []string
+			RestartPolicy struct{ Name string }
+		}
+	}
+	switch err := json.Unmarshal(body, &request); {
+	case err != nil:
+		fail(w, http.StatusBadRequest, "invalid character in the request")
+	case s.find(name) != nil:
+		fail(w, http.StatusConflict, "Conflict. The container name %q is already in use", "/"+name)
+	case s.engine.Images[request.Image] == "":
+		fail(w, http.StatusNotFound, "No such image: %s", request.Image)
+	case request.User != "0":
+		fail(w, http.StatusBadRequest, "unable to find user %s", request.User)
+	default:
+		id := fmt.Sprintf("%064x", len(s.engine.Containers)+1000)
+		s.engine.Containers = append(s.engine.Containers, Container{
+			ID: id, Name: name, Image: request.Image, ImageID: s.engine.Images[request.Image], State: "created", Labels: request.Labels,
+			NetworkMode: request.HostConfig.NetworkMode, Binds: request.HostConfig.Binds, RestartMode: request.HostConfig.RestartPolicy.Name,
+			Command: request.Entrypoint, Files: map[string]string{},
+		})
+		answer(w, http.StatusCreated, map[string]any{"Id": id, "Warnings": []string{}})
+	}
+}
+
+// extract unpacks into a container that has these folders only.
+func (s *Server) extract(w http.ResponseWriter, key, folder string, body []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.find(key)
+	if c == nil || !slices.Contains([]string{"/usr/local/lib", "/etc"}, path.Clean(folder)) {
+		fail(w, http.StatusNotFound, "Could not find the file %s in container %s", folder, key)
+		return
+	}
+	for archive := tar.NewReader(bytes.NewReader(body)); ; {
+		header, err := archive.Next()
+		if err == io.EOF {
+			break
+		}
+		text, err2 := io.ReadAll(archive)
+		if err != nil || err2 != nil {
+			fail(w, http.StatusBadRequest, "invalid tar header")
+			return
+		}
+		c.Files[path.Join(folder, header.Name)] = string(text)
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+func (s *Server) turn(w http.ResponseWriter, key, state string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.find(key)
+	switch {
+	case c == nil:
+		fail(w, http.StatusNotFound, "No such container: %s", key)
+	case c.state() == state:
+		w.WriteHeader(http.StatusNotModified)
+	default:
+		c.State = state
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func (s *Server) remove(w http.ResponseWriter, key string, force bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.find(key)
+	switch {
+	case c == nil:
+		fail(w, http.StatusNotFound, "No such container: %s", key)
+	case c.state() == "running" && !force:
+		fail(w, http.StatusConflict, "You cannot remove a running container %s", c.ID)
+	default:
+		id := c.ID
+		s.engine.Containers = slices.DeleteFunc(s.engine.Containers, func(c Container) bool { return c.ID == id })
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func (s *Server) inspectImage(w http.ResponseWriter, reference string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id := s.engine.Images[reference]; id != "" {
+		answer(w, http.StatusOK, map[string]any{"Id": id})
+		return
+	}
+	fail(w, http.StatusNotFound, "No such image: %s", reference)
+}
+
+func (s *Server) inspectVolume(w http.ResponseWriter, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if folder, ok := s.engine.Volumes[name]; ok {
+		answer(w, http.StatusOK, map[string]any{"Name": name, "Mountpoint": folder})
+		return
+	}
+	fail(w, http.StatusNotFound, "get %s: no such volume", name)
+}
+
+func (s *Server) removeVolume(w http.ResponseWriter, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.engine.Volumes[name]; !ok {
+		fail(w, http.StatusNotFound, "get %s: no such volume", name)
+		return
+	}
+	delete(s.engine.Volumes, name)
+	w.WriteHeader(http.StatusNoContent)
+}

@@ -1,0 +1,98 @@
+package host
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Mount is an NFS mount, and a process that sees it.
+type Mount struct {
+	Source  string // "filer:/export"
+	Path    string // as that process sees it
+	Options string // the filesystem's own: "rw,vers=3,…"
+	PID     int
+}
+
+// NeedsStatd is true of a mount whose locks go through rpc.statd: NFS versions 2 and 3, unless all its locks are local
+// (nfs(5): nolock, local_lock).
+func (m Mount) NeedsStatd() bool {
+	options := strings.Split(m.Options, ",")
+	has := func(option string) bool { return slices.Contains(options, option) }
+	return (has("vers=3") || has("vers=2")) && !has("nolock") && !has("local_lock=all")
+}
+
+// NFSMounts finds the NFS mounts in all mount namespaces below proc, usually "/proc": cinder_volume mounts in its own. One that
+// several namespaces share is reported once.
+func NFSMounts(proc string) ([]Mount, error) {
+	pids, err := pids(proc)
+	if err != nil {
+		return nil, err
+	}
+	namespaces := map[string]bool{}
+	var all []Mount
+	for _, pid := range pids {
+		dir := filepath.Join(proc, strconv.Itoa(pid))
+		ns, err := os.Readlink(filepath.Join(dir, "ns", "mnt"))
+		if err != nil || namespaces[ns] {
+			continue
+		}
+		file, err := os.Open(filepath.Join(dir, "mountinfo"))
+		if err != nil {
+			continue // it ended: another process may be in the namespace
+		}
+		found, err := parseMounts(file, pid)
+		file.Close()
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the mounts that process %d sees: %w", pid, err)
+		}
+		namespaces[ns] = true
+		for _, m := range found {
+			if !slices.ContainsFunc(all, func(o Mount) bool { return o.Source == m.Source && o.Path == m.Path }) {
+				all = append(all, m)
+			}
+		}
+	}
+	return all, nil
+}
+
+// parseMounts reads /proc/PID/mountinfo: the fields before " - " vary in number; behind it are type, source and the filesystem's
+// own options (proc(5)).
+func parseMounts(r io.Reader, pid int) ([]Mount, error) {
+	var found []Mount
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20) // an overlay's line names all its layers
+	for lines.Scan() {
+		before, behind, ok := strings.Cut(lines.Text(), " - ")
+		left, right := strings.Fields(before), strings.Fields(behind)
+		if !ok || len(left) < 5 || len(right) < 3 || right[0] != "nfs" && right[0] != "nfs4" {
+			continue
+		}
+		found = append(found, Mount{Source: unescape(right[1]), Path: unescape(left[4]), Options: right[2], PID: pid})
+	}
+	return found, lines.Err()
+}
+
+// unescape undoes the kernel's \040 and the like.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var out strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+4 <= len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				out.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		out.WriteByte(s[i])
+	}
+	return out.String()
+}
