@@ -1,0 +1,173 @@
+package rpcbind
+
+import (
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+)
+
+// Where files of ours lie.
+const (
+	unitFolder   = "/etc/systemd/system/"
+	statdDropIn  = unitFolder + "rpc-statd.service.d/nfslock.conf"
+	notifyDropIn = unitFolder + "rpc-statd-notify.service.d/nfslock.conf"
+	listenDropIn = unitFolder + "rpcbind.socket.d/nfslock.conf"
+	bootLink     = unitFolder + "multi-user.target.wants/" + statdUnit
+	rpcLink      = unitFolder + "rpcbind.service.wants/" + statdUnit
+	// Systemd goes by the link's own name; what it points to is for people.
+	linkTarget = "/usr/lib/systemd/system/" + statdUnit
+)
+
+// mark is the first line of each file of ours.
+const mark = "# Made by nfslock.kolla.rpcbind_ensure; its state absent removes it.\n"
+
+// beforeGuests are the units that bring up guests or what mounts NFS for them: statd has to be there first, and a reboot's
+// notification on its way, because servers drop the locks that they know of when it arrives.
+func beforeGuests() string {
+	units := []string{"docker.service", "podman.service"}
+	for _, name := range kolla.NFSUsers {
+		units = append(units, kolla.Unit(name))
+	}
+	return strings.Join(units, " ")
+}
+
+func statdText() string {
+	return mark + `[Unit]
+Before=` + beforeGuests() + `
+# Killed and started again, rpcbind knows nobody: statd has to register again. systemd restarts it along with rpcbind.
+PartOf=rpcbind.service
+StartLimitIntervalSec=0
+
+[Service]
+# The distribution's own setting, repeated because guests depend on it: a statd that notifies tells the servers that this host
+# rebooted, and they drop the locks of its running guests.
+Environment=RPC_STATD_NO_NOTIFY=1
+Restart=always
+RestartSec=1
+# It says goodbye to rpcbind, and systemd starts an rpcbind that died only after statd has ended: they would wait for each other.
+TimeoutStopSec=2
+`
+}
+
+func notifyText() string {
+	return mark + `[Unit]
+Before=` + beforeGuests() + `
+`
+}
+
+func listenText(addresses []string) string {
+	text := mark + `[Socket]
+# An empty one takes back all of the distribution's.
+ListenStream=
+ListenDatagram=
+ListenStream=/run/rpcbind.sock
+`
+	for _, a := range addresses {
+		if strings.Contains(a, ":") {
+			a = "[" + a + "]"
+		}
+		text += fmt.Sprintf("ListenStream=%s:111\nListenDatagram=%s:111\n", a, a)
+	}
+	return text + `# At boot the addresses may come later than this socket.
+FreeBind=yes
+`
+}
+
+// hostFiles are those that mode host wants, path to text.
+func hostFiles(o Options, s Seen) map[string]string {
+	files := map[string]string{}
+	if o.Statd {
+		files[statdDropIn], files[notifyDropIn] = statdText(), notifyText()
+	}
+	if addresses := o.addresses(s.IPv6); addresses != nil {
+		files[listenDropIn] = listenText(addresses)
+	}
+	return files
+}
+
+// containerUnitText is what kolla-ansible writes for its own containers with its defaults (ansible/module_utils/
+// kolla_systemd_worker.py, 2023.1 and later), and the order at boot.
+func containerUnitText(name, program string) string {
+	var guests []string
+	for _, user := range kolla.NFSUsers {
+		guests = append(guests, kolla.Unit(user))
+	}
+	return mark + fmt.Sprintf(`[Unit]
+Description=%[2]s %[1]s
+PartOf=kolla.target
+After=%[2]s.service
+Wants=%[2]s.service
+Before=%[4]s
+StartLimitIntervalSec=120
+StartLimitBurst=10
+
+[Service]
+ExecStart=/usr/bin/%[2]s start -a %[3]s
+ExecStop=/usr/bin/%[2]s stop %[3]s -t 10
+Restart=always
+RestartSec=11
+SuccessExitStatus=143
+
+[Install]
+WantedBy=multi-user.target
+`, kolla.Unit(name), program, name, strings.Join(guests, " "))
+}
+
+//go:embed supervise.py
+var supervisor string
+
+const (
+	supervisorPath = "/usr/local/lib/nfs_rpcbind.py"
+	label          = "nfslock.rpcbind" // its value is the checksum of all else
+	volume         = "nfs_rpcbind"
+	stateFolder    = "/var/lib/nfs" // statd's, on the host and in the container
+)
+
+// containerSpec is the container of mode container. /run is bound as kolla binds it.
+func containerSpec(o Options, s Seen) engine.Spec {
+	command := []string{"python3", supervisorPath}
+	if o.Statd {
+		command = append(command, "--statd")
+	}
+	spec := engine.Spec{
+		Name: o.ContainerName, Image: s.Image.Reference, Command: append(command, o.addresses(s.IPv6)...),
+		Binds: []string{"/run:/run:shared", volume + ":" + stateFolder}, Restart: "unless-stopped",
+		Files: map[string]string{supervisorPath: supervisor},
+	}
+	if s.KollaUnits {
+		spec.Restart = "no"
+	}
+	hashed := spec
+	hashed.Image = s.Image.ID // a reference may come to name another image
+	text, err := json.Marshal(hashed)
+	if err != nil {
+		panic(err) // strings only
+	}
+	digest := sha256.Sum256(text)
+	spec.Labels = map[string]string{label: hex.EncodeToString(digest[:])}
+	return spec
+}
+
+// describe is the container in lines, for the diff.
+func describe(s engine.Spec) string {
+	return fmt.Sprintf("image: %s\ncommand: %s\nbinds: %s\nrestart: %s\n", s.Image, strings.Join(s.Command, " "), strings.Join(s.Binds, " "), s.Restart)
+}
+
+// packages are those of mode host, by the tool that installs them; the second is statd's.
+func packages(tool string, statd bool) []string {
+	names := []string{"rpcbind", "nfs-common"}
+	if tool == "dnf" {
+		names[1] = "nfs-utils"
+	}
+	if !statd {
+		return names[:1]
+	}
+	return slices.Clone(names)
+}

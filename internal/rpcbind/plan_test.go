@@ -1,0 +1,167 @@
+package rpcbind
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
+)
+
+// hostOf is a host with the packages installed and nothing running, to be changed by a test.
+func hostOf(change func(s *Seen)) Seen {
+	stopped := host.Unit{Load: "loaded", Active: "inactive", File: "enabled"}
+	s := Seen{
+		Systemd: true, EngineName: "docker", Image: Image{Reference: "kolla/cinder-volume", ID: "sha256:1"},
+		Units:     map[string]host.Unit{socketUnit: stopped, rpcUnit: stopped, statdUnit: {Load: "loaded", Active: "inactive", File: "static"}},
+		Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("10.0.0.1")},
+		Answers:   Answers{RPCBind: NotThere, Statd: NotThere},
+	}
+	change(&s)
+	return s
+}
+
+func masked(s *Seen) { s.Units[socketUnit] = host.Unit{Load: "masked", File: "masked"} }
+
+func missing(s *Seen) {
+	s.Missing, s.Uninstall = []string{"rpcbind", "nfs-common"}, "apt-get: exit status 100: E: Unable to locate package rpcbind"
+}
+
+func noEngine(s *Seen) { s.EngineError = "cannot reach docker at /var/run/docker.sock" }
+
+func TestAutoSaysWhichModeAndWhy(t *testing.T) {
+	tests := []struct {
+		name    string
+		change  func(s *Seen)
+		mode    Mode
+		because string // of the error, where there is no mode
+	}{
+		{"installed", func(*Seen) {}, OnHost, "the packages are installed"},
+		{"runs", func(s *Seen) { s.Units[socketUnit] = host.Unit{Load: "loaded", Active: "active"} }, OnHost, "rpcbind.socket runs on the host"},
+		{"can be installed", func(s *Seen) { s.Missing = []string{"nfs-common"} }, OnHost, "the packages can be installed: nfs-common"},
+		{"cannot be installed", missing, InContainer, "the host lacks rpcbind and nfs-common, which cannot be installed (apt-get: exit"},
+		{"masked", masked, InContainer, "rpcbind.socket masked on the host"},
+		{"no systemd", func(s *Seen) { s.Systemd = false }, InContainer, "systemd does not run this host"},
+		{"our container, installed", func(s *Seen) { s.Ours = &OurContainer{Name: "nfs_rpcbind"} }, InContainer, "container nfs_rpcbind is there"},
+		{"neither: no engine", func(s *Seen) { masked(s); noEngine(s) }, "", "not host, because rpcbind.socket masked on the host; not container, because cannot reach docker"},
+		{"neither: no image", func(s *Seen) { missing(s); s.Image = Image{Problem: "no image is named"} }, "", "not container, because no image is named"},
+	}
+	for _, test := range tests {
+		mode, reason, err := hostOf(test.change).choose(options(Auto))
+		if err != nil {
+			reason = err.Error()
+		}
+		if mode != test.mode || !strings.Contains(reason, test.because) {
+			t.Errorf("%s: mode %q, %s", test.name, mode, reason)
+		}
+	}
+}
+
+// TestRefusalsNameWhatIsInTheWay, and come before any step.
+func TestRefusalsNameWhatIsInTheWay(t *testing.T) {
+	another := func(s *Seen) {
+		s.Processes = []Daemon{{Process: host.Process{PID: 7, Name: rpcbindName, Container: strings.Repeat("0", 64)}, Where: "gateway"}}
+	}
+	byHand := func(s *Seen) { s.Processes = []Daemon{{Process: host.Process{PID: 7, Name: rpcbindName}}} }
+	tests := []struct {
+		name   string
+		mode   Mode
+		change func(s *Seen)
+		want   string
+	}{
+		{"another rpcbind", OnHost, another, "cannot run rpcbind of the host (rpcbind.socket) beside rpcbind in container gateway (process 7)"},
+		{"another rpcbind", InContainer, another, "cannot run rpcbind in container nfs_rpcbind beside rpcbind in container gateway (process 7)"},
+		{"one by hand", OnHost, byHand, "beside rpcbind (process 7, started by hand)"},
+		{"the host's", InContainer, func(s *Seen) { s.Units[socketUnit] = host.Unit{Load: "loaded", Active: "active"} }, "beside rpcbind of the host (rpcbind.socket), which was there before"},
+		{"a stranger", OnHost, func(s *Seen) { s.Foreign = []string{"dnsmasq (process 812)"} }, "port 111 is taken by dnsmasq (process 812)"},
+		{"no package", OnHost, missing, "cannot install rpcbind and nfs-common on this host: apt-get: exit status 100"},
+		{"no systemd", OnHost, func(s *Seen) { s.Systemd = false }, "use mode: container"},
+		{"no engine", InContainer, noEngine, "cannot use mode container: cannot reach docker"},
+		{"no image", InContainer, func(s *Seen) { s.Image = Image{Problem: "image x is not on this host; pull it first"} }, "pull it first"},
+		{"another status monitor", OnHost, func(s *Seen) { s.Answers.Statd = Answering }, "program 100024, the status monitor, answers already"},
+		{"its volume, without an engine", OnHost, func(s *Seen) { noEngine(s); s.Record.Volume = true }, "in whose volume nfs_rpcbind statd's state is: cannot reach docker"},
+		{"a namesake", InContainer, func(s *Seen) { s.OtherNames = map[string]string{"1": "nfs_rpcbind"} }, "there is one of that name that this module did not make"},
+	}
+	for _, test := range tests {
+		p, err := MakePlan(options(test.mode), hostOf(test.change))
+		if err == nil || !strings.Contains(err.Error(), test.want) || len(p.Steps) > 0 {
+			t.Errorf("%s, %s: %v, %d steps", test.name, test.mode, err, len(p.Steps))
+		}
+	}
+	o := options(OnHost)
+	o.Listen = []string{"10.0.0.9"}
+	if _, err := MakePlan(o, hostOf(func(*Seen) {})); err == nil || !strings.Contains(err.Error(), "cannot listen at 10.0.0.9: this host has no such address") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	everywhere := func(s *Seen) {
+		s.Addresses = append(s.Addresses, netip.MustParseAddr("203.0.113.5"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("fd00::1"), netip.MustParseAddr("100.64.0.1"))
+		s.Sockets = []host.Socket{{Address: "0.0.0.0", TCP: true}, {Address: "0.0.0.0"}}
+	}
+	listen := func(addresses ...string) Options {
+		o := options(OnHost)
+		o.Listen = addresses
+		return o
+	}
+	tests := []struct {
+		name   string
+		o      Options
+		change func(s *Seen)
+		want   []string // one part of each, in order
+	}{
+		{"nothing", options(OnHost), func(*Seen) {}, nil},
+		{"public", options(OnHost), everywhere, []string{"port 111 is open at 203.0.113.5: "}},
+		{"public, told where to listen", listen("10.0.0.1"), everywhere, nil},
+		{"enabled beside a container", options(InContainer), func(*Seen) {}, []string{"rpcbind.socket is stopped but enabled: at the next boot"}},
+		{"loopback only", listen("127.0.0.1"), func(*Seen) {}, []string{"listen has loopback addresses only"}},
+		{
+			"no /run", options(OnHost),
+			func(s *Seen) {
+				s.Answers.RPCBind = Answering
+				s.Unbound = []Unbound{{"cinder_backup", false}, {"nova_compute", true}}
+			},
+			[]string{"cinder_backup does not bind /run", "reaches rpcbind at 127.0.0.1:111 only, which the probe found to be: answers. In kolla-ansible: nova_compute_extra_volumes: "},
+		},
+		{
+			"no lock manager", options(OnHost),
+			func(s *Seen) {
+				s.Answers.RPCBind = Answering
+				s.InUse = []host.Mount{{Source: "filer:/a", Path: "/mnt"}}
+			},
+			[]string{"the kernel's lock manager (program 100021) is not registered"},
+		},
+	}
+	for _, test := range tests {
+		got := hostOf(test.change).warnings(test.o, test.o.Mode)
+		ok := len(got) == len(test.want)
+		for i := 0; ok && i < len(got); i++ {
+			ok = strings.Contains(got[i], test.want[i])
+		}
+		if !ok {
+			t.Errorf("%s: %q", test.name, got)
+		}
+	}
+}
+
+// TestOptionsOfTheContainerAreInItsChecksum: what changes it, and what does not.
+func TestOptionsOfTheContainerAreInItsChecksum(t *testing.T) {
+	sum := func(o Options, s Seen) string { return containerSpec(o, s).Labels[label] }
+	s := hostOf(func(*Seen) {})
+	base := sum(options(InContainer), s)
+	for name, other := range map[string]string{
+		"listen":    sum(Options{Statd: true, ContainerName: "nfs_rpcbind", Listen: []string{"10.0.0.1"}}, s),
+		"statd":     sum(Options{ContainerName: "nfs_rpcbind"}, s),
+		"name":      sum(Options{Statd: true, ContainerName: "other"}, s),
+		"new image": sum(options(InContainer), hostOf(func(s *Seen) { s.Image.ID = "sha256:2" })),
+		"units":     sum(options(InContainer), hostOf(func(s *Seen) { s.KollaUnits = true })),
+	} {
+		if other == base {
+			t.Errorf("%s does not change it", name)
+		}
+	}
+	if other := sum(options(Auto), hostOf(func(s *Seen) { s.Image.Reference = "sha256:1" })); other != base {
+		t.Error("the mode, or another name of the same image, changes it")
+	}
+}

@@ -1,0 +1,106 @@
+package rpcbind
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// Record is what this module changed on the host, so that state: absent takes back that and nothing else. It is written before a
+// run changes anything.
+type Record struct {
+	Mode     Mode     `json:"mode,omitempty"`
+	Volume   bool     `json:"volume,omitempty"`   // made for statd's state, in mode container
+	Packages []string `json:"packages,omitempty"` // installed
+	Unmasked []string `json:"unmasked,omitempty"` // units
+	Enabled  []string `json:"enabled,omitempty"`  // units that were not
+	Started  []string `json:"started,omitempty"`  // units that did not run
+	Links    []string `json:"links,omitempty"`    // links below /etc/systemd/system that were not there
+}
+
+// join is both; the mode is r's.
+func (r Record) join(other Record) Record {
+	both := func(a, b []string) []string {
+		all := slices.Concat(a, b)
+		slices.Sort(all)
+		if len(all) == 0 {
+			return nil
+		}
+		return slices.Compact(all)
+	}
+	return Record{
+		Mode: r.Mode, Volume: r.Volume || other.Volume, Packages: both(r.Packages, other.Packages), Unmasked: both(r.Unmasked, other.Unmasked),
+		Enabled: both(r.Enabled, other.Enabled), Started: both(r.Started, other.Started), Links: both(r.Links, other.Links),
+	}
+}
+
+// onHost: something of mode host is there, or the rest of it.
+func (r Record) onHost() bool {
+	return r.Mode == OnHost || len(r.Packages)+len(r.Unmasked)+len(r.Enabled)+len(r.Started)+len(r.Links) > 0
+}
+
+func (r Record) empty() bool { return r.Mode == "" && !r.Volume && !r.onHost() }
+
+const recordName = "rpcbind.json"
+
+// readRecord gives an empty one where there is none.
+func readRecord(dir string) (Record, error) {
+	var r Record
+	data, err := os.ReadFile(filepath.Join(dir, recordName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	if err != nil {
+		return r, fmt.Errorf("cannot read what earlier runs changed, %s: %w", filepath.Join(dir, recordName), err)
+	}
+	return r, nil
+}
+
+// save writes the record so that it is there whole or as before. An empty one is removed.
+func (r Record) save(dir string) error {
+	path := filepath.Join(dir, recordName)
+	if r.empty() {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot forget what was changed: %w", err)
+		}
+		return nil
+	}
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err == nil {
+		err = writeFile(path, string(data)+"\n", 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write down what is to be changed: %w", err)
+	}
+	return nil
+}
+
+// writeFile replaces a file at once, and is on the disk when it returns.
+func writeFile(path, text string, mode fs.FileMode) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // fails once it has been renamed
+	_, err = tmp.WriteString(text)
+	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}

@@ -1,0 +1,281 @@
+package rpcbind
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+)
+
+func options(mode Mode) Options {
+	return Options{State: "present", Mode: mode, Statd: true, ContainerName: "nfs_rpcbind", Timeout: 60}
+}
+
+// A state is how a host is found.
+type state struct {
+	name  string
+	build func(w *toy)
+	well  bool // a statd answers and watches the server
+}
+
+func hostRuns(w *toy) {
+	w.install()
+	_ = w.start(statdUnit)
+	w.watched["host"] = []string{server}
+	w.mark = false // as if it had been started by hand, without a notification in this boot
+}
+
+func ghostRuns(home string) func(w *toy) {
+	return func(w *toy) {
+		w.install()
+		w.runStatd(home)
+		w.watched[home] = []string{server}
+		w.mark = false
+	}
+}
+
+func containerRuns(w *toy) {
+	if _, err := carryOut(context.Background(), w, options(InContainer), ansible.Call{}); err != nil {
+		panic(err)
+	}
+	w.watched["ours"] = []string{server}
+	w.mark = false
+}
+
+var states = []state{
+	{"nothing", func(*toy) {}, false},
+	{"packages only", func(w *toy) { w.install(); w.stop(socketUnit) }, false},
+	{"rpcbind without statd", func(w *toy) { w.install() }, false},
+	{"right as distributed", hostRuns, true},
+	{"statd dead", func(w *toy) {
+		hostRuns(w)
+		w.endStatds("host", false)
+		w.activate(statdUnit, "failed")
+	}, true},
+	{"statd hangs", func(w *toy) { hostRuns(w); w.statds[0].stopped = true }, true},
+	{"statd unregistered", func(w *toy) { hostRuns(w); clear(w.table) }, true},
+	{"rpcbind hangs", func(w *toy) { hostRuns(w); w.rpcbind.stopped = true }, true},
+	{"statd in cinder_volume", ghostRuns("cinder_volume"), true},
+	{"statd by hand", ghostRuns("hand"), true},
+	{"two statds", func(w *toy) {
+		hostRuns(w)
+		w.statds = append(w.statds, &daemon{home: "cinder_volume", pid: w.pid()})
+	}, true},
+	{"masked", func(w *toy) {
+		w.install()
+		w.stop(socketUnit)
+		_ = w.doUnits(Step{Verb: Mask, Names: []string{socketUnit, rpcUnit}})
+	}, false},
+	{"masked statd", func(w *toy) {
+		w.install()
+		_ = w.doUnits(Step{Verb: Mask, Names: []string{statdUnit}})
+	}, false},
+	{"our container", containerRuns, true},
+	{"our container, statd dead", func(w *toy) { containerRuns(w); w.endStatds("ours", false) }, true},
+	{"our container, rpcbind hangs", func(w *toy) { containerRuns(w); w.rpcbind.stopped = true }, true},
+	{"our container, stopped", func(w *toy) { containerRuns(w); w.stopBox() }, true},
+	{"our container, and a statd in cinder_volume", func(w *toy) {
+		containerRuns(w)
+		w.statds = append(w.statds, &daemon{home: "cinder_volume", pid: w.pid()})
+	}, true},
+	{"our container, other options", func(w *toy) { containerRuns(w); w.box.Spec = "old" }, true},
+}
+
+// TestEveryStateIsMendedWithoutHarm goes through states, modes and surroundings: the services answer where they should, exactly one statd
+// runs, it watches whom its predecessor watched, no server is told of a reboot while locks are in use, and a second run changes nothing.
+func TestEveryStateIsMendedWithoutHarm(t *testing.T) {
+	for _, st := range states {
+		for _, mode := range []Mode{OnHost, InContainer, Auto} {
+			for _, inUse := range []bool{false, true} {
+				for _, kollaUnits := range []bool{false, true} {
+					name := fmt.Sprintf("%s/%s/in use %v/units %v", st.name, mode, inUse, kollaUnits)
+					t.Run(name, func(t *testing.T) {
+						synctest.Test(t, func(t *testing.T) { // its clock jumps where a run waits
+							w := newToy()
+							w.kollaUnits = kollaUnits
+							st.build(w)
+							w.harm, w.inUse = nil, inUse
+							mend(t, w, st, options(mode))
+						})
+					})
+				}
+			}
+		}
+	}
+}
+
+func mend(t *testing.T, w *toy, st state, o Options) {
+	before := len(w.commands)
+	r, err := carryOut(t.Context(), w, o, ansible.Call{})
+	defer func() {
+		if t.Failed() {
+			t.Logf("mode %s (%s), error %v, steps:\n%s", r.Mode, r.Reason, err, strings.Join(w.commands[before:], "\n"))
+		}
+	}()
+	if len(w.harm) > 0 {
+		t.Errorf("harm: %v", w.harm)
+	}
+	if err != nil {
+		// The host's own rpcbind was there first: nothing may have been done.
+		if o.Mode != InContainer || !strings.Contains(err.Error(), "beside rpcbind of the host") || len(w.commands) > before {
+			t.Errorf("%v", err)
+		}
+		return
+	}
+	home := map[Mode]string{OnHost: "host", InContainer: "ours"}[r.Mode]
+	if !r.RPCBind.Running || !r.Statd.Running || !r.RPCBind.Enabled || !r.Statd.Enabled {
+		t.Errorf("rpcbind %+v, statd %+v", r.RPCBind, r.Statd)
+	}
+	if w.rpcbind.home != home || len(w.statds) != 1 || w.statds[0].home != home {
+		t.Errorf("rpcbind in %s, %d statds, the first in %s", w.rpcbind.home, len(w.statds), w.statds[0].home)
+	}
+	if st.well && !slices.Contains(w.watched[home], server) {
+		t.Errorf("%s no longer watches the server: %v", home, w.watched)
+	}
+	again, err := carryOut(t.Context(), w, o, ansible.Call{})
+	if err != nil || again.Changed {
+		t.Errorf("second run: changed %v, %v", again.Changed, err)
+	}
+}
+
+// TestAFailedStepIsMadeUpForByTheNextRun, whichever it is, without harm.
+func TestAFailedStepIsMadeUpForByTheNextRun(t *testing.T) { synctest.Test(t, failAnywhere) }
+
+func failAnywhere(t *testing.T) {
+	for _, st := range states {
+		for _, mode := range []Mode{OnHost, InContainer} {
+			for failAt := 1; ; failAt++ {
+				w := newToy()
+				st.build(w)
+				w.harm, w.inUse, w.stepped = nil, true, 0
+				w.failAt = failAt
+				_, err := carryOut(t.Context(), w, options(mode), ansible.Call{})
+				if w.stepped < failAt {
+					break // there are no more steps
+				}
+				if err == nil || !strings.Contains(err.Error(), "it was told to fail") {
+					t.Errorf("%s, %s, step %d: %v", st.name, mode, failAt, err)
+				}
+				if mend(t, w, st, options(mode)); t.Failed() {
+					t.Fatalf("%s, %s, step %d", st.name, mode, failAt)
+				}
+			}
+		}
+	}
+}
+
+// TestAbsentLeavesTheHostAsItWasFound, whatever a run did to it.
+func TestAbsentLeavesTheHostAsItWasFound(t *testing.T) {
+	for _, st := range states {
+		if strings.HasPrefix(st.name, "our container") {
+			continue // that is ours
+		}
+		for _, mode := range []Mode{OnHost, InContainer} {
+			w, untouched := newToy(), newToy()
+			st.build(w)
+			st.build(untouched)
+			if _, err := carryOut(t.Context(), w, options(mode), ansible.Call{}); err != nil {
+				continue // a collision, tested above
+			}
+			o := options(mode)
+			o.State = absent
+			if r, err := carryOut(t.Context(), w, o, ansible.Call{}); err != nil || !r.Changed {
+				t.Errorf("%s, %s: changed %v, %v", st.name, mode, r.Changed, err)
+			}
+			if w.installed != untouched.installed || len(w.files) > 0 || w.box != nil || w.volume || !w.record.empty() {
+				t.Errorf("%s, %s: left behind: installed %v, files %v, container %v, volume %v, record %+v", st.name, mode, w.installed, w.files, w.box, w.volume, w.record)
+			}
+			for _, name := range []string{socketUnit, rpcUnit} {
+				if have, want := w.units[name], untouched.units[name]; have.File != want.File || have.Runs() != want.Runs() {
+					t.Errorf("%s, %s: %s is %+v, was %+v", st.name, mode, name, have, want)
+				}
+			}
+			if r, err := carryOut(t.Context(), w, o, ansible.Call{}); err != nil || r.Changed {
+				t.Errorf("%s, %s, second time: changed %v, %v", st.name, mode, r.Changed, err)
+			}
+		}
+	}
+}
+
+func TestAbsentIsRefusedWhileInUse(t *testing.T) {
+	w := newToy()
+	if _, err := carryOut(t.Context(), w, options(OnHost), ansible.Call{}); err != nil {
+		t.Fatal(err)
+	}
+	w.inUse = true
+	o := options(OnHost)
+	o.State = absent
+	before := len(w.commands)
+	_, err := carryOut(t.Context(), w, o, ansible.Call{})
+	if err == nil || !strings.Contains(err.Error(), server+":/export at /mnt") || len(w.commands) > before {
+		t.Errorf("%v", err)
+	}
+	o.Force = true
+	if r, err := carryOut(t.Context(), w, o, ansible.Call{}); err != nil || !r.Changed || len(w.statds) > 0 {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
+// TestARunThatGetsNoAnswerFails, in time, and says where to look.
+func TestARunThatGetsNoAnswerFails(t *testing.T) {
+	for mode, where := range map[Mode]string{OnHost: "journalctl -b -u rpcbind.socket", InContainer: "docker logs nfs_rpcbind"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newToy()
+			w.deaf = true
+			began := time.Now()
+			r, err := carryOut(t.Context(), w, options(mode), ansible.Call{})
+			if err == nil || !strings.Contains(err.Error(), "rpc.statd hangs") || !strings.Contains(err.Error(), where) || !r.Changed {
+				t.Errorf("%s: changed %v, %v", mode, r.Changed, err)
+			}
+			if took := time.Since(began); took > startLimit+time.Second {
+				t.Errorf("%s: it took %v", mode, took)
+			}
+		})
+	}
+}
+
+// TestARunThatIsToldToStopGoesOn: half way there would be no statd.
+func TestARunThatIsToldToStopGoesOn(t *testing.T) {
+	w := newToy()
+	ctx, cancel := context.WithCancel(t.Context())
+	stopper := &stoppedWorld{toy: w, stop: cancel}
+	if r, err := carryOut(ctx, stopper, options(OnHost), ansible.Call{}); err != nil || !r.Statd.Running {
+		t.Errorf("%+v, %v", r.Statd, err)
+	}
+}
+
+// stoppedWorld gets the signal at the first step.
+type stoppedWorld struct {
+	*toy
+	stop func()
+}
+
+func (w *stoppedWorld) do(ctx context.Context, step Step) error {
+	w.stop()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return w.toy.do(ctx, step)
+}
+
+// TestCheckModeChangesNothing, and says what the run then does.
+func TestCheckModeChangesNothing(t *testing.T) {
+	for _, st := range states {
+		w := newToy()
+		st.build(w)
+		before := len(w.commands)
+		checked, err := carryOut(t.Context(), w, options(Auto), ansible.Call{CheckMode: true, Diff: true})
+		if err != nil || len(w.commands) > before {
+			t.Errorf("%s: %v, %v", st.name, err, w.commands[before:])
+		}
+		done, err := carryOut(t.Context(), w, options(Auto), ansible.Call{})
+		if err != nil || done.Changed != checked.Changed || done.Changed != (len(checked.Diff) > 0) {
+			t.Errorf("%s: would change %v, changed %v, %d diffs, %v", st.name, checked.Changed, done.Changed, len(checked.Diff), err)
+		}
+	}
+}

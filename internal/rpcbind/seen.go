@@ -1,0 +1,259 @@
+package rpcbind
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
+)
+
+// The units of both distributions' packages.
+const (
+	socketUnit = "rpcbind.socket"
+	rpcUnit    = "rpcbind.service"
+	statdUnit  = "rpc-statd.service"
+)
+
+// The programs' names as processes.
+const (
+	rpcbindName = "rpcbind"
+	statdName   = "rpc.statd"
+)
+
+// Seen is what a host looks like: everything that a plan depends on.
+type Seen struct {
+	Systemd      bool
+	Tool         host.PackageTool
+	Distribution string   // for messages: "debian"
+	Missing      []string // packages that mode host needs and whose programs are not there
+	Uninstall    string   // why Missing cannot be installed; empty if it can, or was not asked
+	Units        map[string]host.Unit
+	Files        map[string]string // those of ours that exist: path to text, of a link its target
+	Record       Record
+
+	Addresses []netip.Addr // the host's own
+	IPv6      bool         // the kernel has it
+	Sockets   []host.Socket
+	Foreign   []string // who holds port 111 and is neither rpcbind nor the first process: "dnsmasq (process 812)"
+	Processes []Daemon
+	StalePID  int // the number in /run/rpc.statd.pid, if it is no statd's
+	Notified  bool
+	InUse     []host.Mount // whose locks need statd
+	Answers   Answers
+
+	EngineName  string // "docker"; its program's name, too
+	EngineError string // why there is no engine to speak to; empty if there is one
+	Ours        *OurContainer
+	Image       Image             // for mode container
+	OtherNames  map[string]string // ids of containers to names
+	Unbound     []Unbound
+	KollaUnits  bool // kolla's containers are owned by systemd units here
+
+	holders   []holder // of port 111 beside rpcbind, before containers have names
+	unitFiles []string // where the unit of our container may be
+}
+
+// Daemon is a running rpcbind or statd that has the host's ports.
+type Daemon struct {
+	host.Process
+	Where string // "nova_compute", "rpc-statd.service", "" for one that nobody looks after
+	Ours  bool   // in the container that this module made
+}
+
+// OurContainer is the one with our label.
+type OurContainer struct {
+	ID    string
+	Name  string
+	State string
+	Spec  string // the checksum of what it was made from
+}
+
+// Image is what a container would be made from.
+type Image struct {
+	Reference string
+	ID        string
+	Problem   string // why there is none
+}
+
+// Unbound is a container that uses NFS and does not bind /run.
+type Unbound struct {
+	Name        string
+	HostNetwork bool
+}
+
+// Condition is how a service fares when it is asked.
+type Condition string
+
+// Conditions of a service. Only answering is well.
+const (
+	Answering    Condition = "answers"
+	Hanging      Condition = "hangs"        // it accepts connections, or drops packets, and is silent
+	NotThere     Condition = "absent"       // nobody is there
+	Unregistered Condition = "unregistered" // statd: a process, but rpcbind does not know it
+	Dead         Condition = "dead"         // statd: registered, and nobody at its port
+	Partial      Condition = "partial"      // rpcbind: over some of its three ways only
+)
+
+// Answers is what asking came to.
+type Answers struct {
+	RPCBind   Condition
+	RPCBindMS float64 // the slowest of its ways
+	RPCDetail string  // why it does not answer
+	Statd     Condition
+	StatdMS   float64
+	StatdInfo string
+	Programs  []sunrpc.Registration
+}
+
+// statd gives the running ones outside of our own container, and not under the unit.
+func (s Seen) strayStatds() []Daemon {
+	var strays []Daemon
+	for _, d := range s.Processes {
+		if d.Name == statdName && !d.Ours && d.Where != statdUnit {
+			strays = append(strays, d)
+		}
+	}
+	return strays
+}
+
+// foreignRPCBinds are those that are neither the unit's nor ours.
+func (s Seen) foreignRPCBinds() []Daemon {
+	var strays []Daemon
+	for _, d := range s.Processes {
+		if d.Name == rpcbindName && !d.Ours && d.Where != rpcUnit && d.Where != socketUnit {
+			strays = append(strays, d)
+		}
+	}
+	return strays
+}
+
+func (d Daemon) String() string {
+	switch {
+	case d.Where == "" && d.OwnPIDs:
+		return fmt.Sprintf("%s (process %d, in another PID namespace)", d.Name, d.PID)
+	case d.Where == "":
+		return fmt.Sprintf("%s (process %d, started by hand)", d.Name, d.PID)
+	case d.Container == "":
+		return fmt.Sprintf("%s (process %d of %s)", d.Name, d.PID, d.Where)
+	}
+	return fmt.Sprintf("%s in container %s (process %d)", d.Name, d.Where, d.PID)
+}
+
+// hostActive: the host's own rpcbind is started, or would be by the next connection.
+func (s Seen) hostActive() bool { return s.Units[socketUnit].Runs() || s.Units[rpcUnit].Runs() }
+
+// findings are in words what is not as it should be, for the report.
+func (s Seen) findings(o Options) (found []string) {
+	if a := s.Answers; a.RPCBind != Answering {
+		found = append(found, fmt.Sprintf("rpcbind: %s (%s)", a.RPCBind, a.RPCDetail))
+	}
+	if a := s.Answers; o.Statd && a.RPCBind == Answering && a.Statd != Answering {
+		found = append(found, fmt.Sprintf("rpc.statd: %s (%s)", a.Statd, a.StatdInfo))
+	}
+	for _, d := range s.strayStatds() {
+		found = append(found, fmt.Sprintf("a statd that will not outlive its home: %s", d))
+	}
+	for _, d := range s.foreignRPCBinds() {
+		found = append(found, fmt.Sprintf("another rpcbind: %s", d))
+	}
+	if s.StalePID != 0 {
+		found = append(found, fmt.Sprintf("/run/rpc.statd.pid is stale: process %d is no statd of this host", s.StalePID))
+	}
+	return found
+}
+
+// exposed tells at which public addresses port 111 can be reached.
+func (s Seen) exposed() []string {
+	var public []string
+	for _, sock := range s.Sockets {
+		ip, err := netip.ParseAddr(sock.Address)
+		if err != nil {
+			continue
+		}
+		for _, own := range s.Addresses {
+			if reaches := ip == own || ip.IsUnspecified() && ip.Is4() == own.Is4(); reaches && isPublic(own) && !slices.Contains(public, own.String()) {
+				public = append(public, own.String())
+			}
+		}
+	}
+	slices.Sort(public)
+	return public
+}
+
+var sharedSpace = netip.MustParsePrefix("100.64.0.0/10") // RFC 6598: carrier-grade NAT
+
+func isPublic(ip netip.Addr) bool {
+	return ip.IsGlobalUnicast() && !ip.IsPrivate() && !sharedSpace.Contains(ip)
+}
+
+// listensAt compares what is bound with what is wanted; wanted empty is whatever the distribution does.
+func (s Seen) listensAt(wanted []string) bool {
+	if len(wanted) == 0 {
+		return true
+	}
+	var tcp, udp []string
+	for _, sock := range s.Sockets {
+		if sock.TCP {
+			tcp = append(tcp, sock.Address)
+		} else {
+			udp = append(udp, sock.Address)
+		}
+	}
+	want := slices.Sorted(slices.Values(wanted))
+	for _, have := range [][]string{tcp, udp} {
+		slices.Sort(have)
+		if !slices.Equal(slices.Compact(have), want) {
+			return false
+		}
+	}
+	return true
+}
+
+// mounts names a few of the mounts in use.
+func (s Seen) mounts() string {
+	const shown = 3
+	var names []string
+	for _, m := range s.InUse[:min(shown, len(s.InUse))] {
+		names = append(names, m.Source+" at "+m.Path)
+	}
+	text := strings.Join(names, ", ")
+	if more := len(s.InUse) - shown; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// warnings are what holds whatever is done.
+func (s Seen) warnings(o Options, mode Mode) (all []string) {
+	if socket := s.Units[socketUnit]; mode == InContainer && !socket.Runs() && socket.File == "enabled" && !slices.Contains(s.Record.Enabled, socketUnit) {
+		all = append(all, fmt.Sprintf("the host's own %s is stopped but enabled: at the next boot it takes port 111 before the container does; systemctl disable %s %s", socketUnit, socketUnit, rpcUnit))
+	}
+	for _, u := range s.Unbound {
+		reach := "and it has no host network, so it reaches no rpcbind of this host"
+		if u.HostNetwork {
+			reach = "so it reaches rpcbind at 127.0.0.1:111 only, which the probe found to be: " + string(s.Answers.RPCBind)
+		}
+		all = append(all, fmt.Sprintf("%s does not bind /run: /run/rpcbind.sock and the mark that statd has notified are not the host's there, %s. "+
+			"In kolla-ansible: %s: [\"/run:/run:shared\"]", u.Name, reach, kolla.ExtraVolumes(u.Name)))
+	}
+	if public := s.exposed(); len(o.Listen) == 0 && len(public) > 0 && !o.absent() {
+		all = append(all, fmt.Sprintf("port 111 is open at %s: anybody there can list this host's RPC services, and have rpcbind's larger answers sent elsewhere; "+
+			"set listen to the storage network's addresses", strings.Join(public, ", ")))
+	}
+	if len(o.Listen) > 0 && !slices.ContainsFunc(o.Listen, func(a string) bool { return !netip.MustParseAddr(a).IsLoopback() }) {
+		all = append(all, "listen has loopback addresses only: a server that restarts asks this host's rpcbind for statd and cannot reach it, so locks are not taken again; "+
+			"add the storage network's address unless the server is this host")
+	}
+	if s.Answers.RPCBind == Answering && len(s.InUse) > 0 && !slices.ContainsFunc(s.Answers.Programs, func(r sunrpc.Registration) bool { return r.Program == lockManager }) {
+		all = append(all, "the kernel's lock manager (program 100021) is not registered though NFSv3 is in use: rpcbind was killed since it started; "+
+			"servers cannot tell waiting clients that a lock is free. It registers again when the last NFSv3 mount is gone and one comes back")
+	}
+	return all
+}
+
+// lockManager is NLM, which the kernel registers: RFC 1833's registry.
+const lockManager uint32 = 100021
