@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Starts a whole host afresh, with nova_libvirt owned by its systemd unit. Ends with 77 where this machine cannot run one.
-# usage: [NODE_VOLUME=NAME] up.sh NAME   NODE_VOLUME keeps the node's images for the next node, one node at a time
+# usage: [NODE_VOLUME=NAME] [NODE_BARE=yes] up.sh NAME
+# NODE_VOLUME keeps the node's images for the next node, one node at a time; NODE_BARE=yes leaves nova_libvirt out
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 name=${1:?usage: [NODE_VOLUME=NAME] up.sh NAME}
 release=bookworm
 image=nfslock-lab/nova-libvirt:$release
-"$here/../lab/image.sh" "$release"
+[ "${NODE_BARE:-}" = yes ] || "$here/../lab/image.sh" "$release"
 "$here/image.sh" "$release"
 "$here/down.sh" "$name"
 trap '[ $? = 0 ] || "$here/down.sh" "$name"' EXIT
@@ -39,6 +40,7 @@ if [ -z "$up" ]; then
   in_node journalctl -q -n 10 -u docker >&2 || cannot "systemd does not come up in a container"
   cannot "no engine comes up in a container"
 fi
+[ "${NODE_BARE:-}" != yes ] || exit 0
 
 id=$(docker image inspect -f '{{.Id}}' "$image")
 if [ "$(in_node docker image inspect -f '{{.Id}}' "$image" 2>/dev/null)" != "$id" ]; then

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# One run of rpcbind_ensure on a node through real Ansible, over real ssh; prints the module's result. The node needs no network:
+# ssh speaks to an sshd that the engine starts in it. usage: ansible.sh NODE ARGUMENTS_AS_JSON
+# _ansible_check_mode and _ansible_diff become --check and --diff.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../../.." && pwd)
+node=$1 arguments=$2
+# shellcheck source=tests/ansible/venv.sh
+. "$top/tests/ansible/venv.sh"
+for version in 3.13 3.12 3.11; do
+  python=$(python_of "$version")
+  [ -z "$python" ] || break
+done
+if [ -z "$python" ]; then
+  echo "cannot run Ansible: python3.11 or newer with its venv module is missing (Debian, Ubuntu: apt-get install python3-venv)" >&2
+  exit 1
+fi
+core=2.21.5
+[ "$version" != 3.11 ] || core=2.19.14 # the last for this Python
+bin=$(venv "unit-$core-py$version" "$python" "ansible-core==$core" pytest==9.2.0)
+command -v ssh >/dev/null || "$here/../apt-install.sh" openssh-client >&2
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+ssh-keygen -q -t ed25519 -N '' -f "$work/key"
+docker exec -i "$node" sh -c 'ssh-keygen -A >/dev/null; mkdir -p /run/sshd /root/.ssh && chmod 700 /root/.ssh && cat >/root/.ssh/authorized_keys' <"$work/key.pub"
+mkdir -p "$work/ansible_collections/nfslock"
+ln -s "$top" "$work/ansible_collections/nfslock/kolla"
+cat >"$work/inventory" <<END
+$node ansible_connection=ssh ansible_user=root ansible_ssh_private_key_file=$work/key ansible_ssh_common_args='-F none -o ProxyCommand="docker exec -i $node /usr/sbin/sshd -i" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null'
+END
+: >"$work/ansible.cfg" # none of the user's
+options=()
+for option in check_mode:--check diff:--diff; do
+  [ "$(jq -r "._ansible_${option%:*}" <<<"$arguments")" != true ] || options+=("${option#*:}")
+done
+HOME=$work PATH=$bin:$PATH ANSIBLE_CONFIG=$work/ansible.cfg ANSIBLE_COLLECTIONS_PATH=$work ANSIBLE_SSH_CONTROL_PATH_DIR=$work ANSIBLE_LOCALHOST_WARNING=false \
+  ANSIBLE_CALLBACK_PLUGINS=$top/tests/ansible/callback ANSIBLE_CALLBACKS_ENABLED=record ANSIBLE_LOAD_CALLBACK_PLUGINS=true RECORD_FILE=$work/record \
+  "$bin/ansible" -i "$work/inventory" "$node" "${options[@]}" -m nfslock.kolla.rpcbind_ensure \
+  -a "$(jq -c '{state: "present"} + with_entries(select(.key | startswith("_ansible_") | not))' <<<"$arguments")" >"$work/out" 2>&1 || true # a failed module is a result, too
+if [ ! -s "$work/record" ]; then
+  cat "$work/out" >&2
+  exit 1
+fi
+jq -c .result "$work/record"
