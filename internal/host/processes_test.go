@@ -224,31 +224,6 @@ NeedDaemonReload=yes
 	}
 }
 
-func TestTakeLockKeepsTwoRunsApart(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "nfslock")
-	unlock, err := TakeLock(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	waited := make(chan error)
-	go func() {
-		unlock, err := TakeLock(t.Context(), dir)
-		if err == nil {
-			unlock()
-		}
-		waited <- err
-	}()
-	select {
-	case err := <-waited:
-		t.Fatalf("the second did not wait: %v", err)
-	case <-time.After(300 * time.Millisecond):
-	}
-	unlock()
-	if err := <-waited; err != nil {
-		t.Error(err)
-	}
-}
-
 func FuzzParseMounts(f *testing.F) {
 	f.Add(shared)
 	f.Add(cinders)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 )
 
@@ -29,7 +30,7 @@ func (j *job) findDead(check bool) (dead *deadRun, warnings []string, err error)
 		return nil, warnings, nil
 	case err != nil:
 		return nil, nil, err
-	case check && dead != nil && locked(j.dir):
+	case check && dead != nil && host.Locked(j.dir):
 		return nil, []string{"another run is at work on this host: what it changes is not in this answer"}, nil
 	case check:
 	case dead == nil:

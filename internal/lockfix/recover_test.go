@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
 
@@ -353,7 +354,7 @@ func TestContainerRecreatedWhileTheRunBeginsGetsNothingOfItsPredecessor(t *testi
 func TestRunThatWaitedLooksForContainersAgain(t *testing.T) {
 	w := twoContainers(t)
 	set, f := folder(t, qemuUtils(patched))
-	unlock, _, err := takeLock(t.Context(), w.job().dir)
+	unlock, _, err := host.TakeLock(t.Context(), w.job().dir)
 	w.must(err)
 	w.listed = func() {
 		w.listed = nil
@@ -361,7 +362,7 @@ func TestRunThatWaitedLooksForContainersAgain(t *testing.T) {
 		w.boxes["cinder_backup"] = w.boxes["cinder_volume"]
 		delete(w.boxes, "cinder_volume")
 		w.boxes["cinder_backup"].Name = "cinder_backup"
-		time.AfterFunc(3*lockPoll, unlock)
+		time.AfterFunc(3*100*time.Millisecond, unlock)
 	}
 	r, err := w.run(options(), ansible.Call{}, set, f)
 	if err != nil || statuses(r) != "nova_libvirt patched, cinder_backup patched" {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
 )
 
 // Room is what a filesystem has: statfs(2). Several containers' roots, and this host's own folder, are often on the same
@@ -96,12 +98,12 @@ func (p *ContainerPlan) lacksRoom(set Set) *Failure {
 }
 
 // hostLacksRoom fails every plan that would write where all of them together lack room.
-func hostLacksRoom(set Set, host Room, plans []ContainerPlan) {
+func hostLacksRoom(set Set, own Room, plans []ContainerPlan) {
 	needs := map[uint64]uint64{}
 	for i := range plans {
 		if need := plans[i].needs(set); need > 0 && !plans[i].Back {
 			needs[plans[i].Seen.Room.Total] += need
-			needs[host.Total] += plans[i].keeps()
+			needs[own.Total] += plans[i].keeps()
 		}
 	}
 	for i := range plans {
@@ -109,13 +111,13 @@ func hostLacksRoom(set Set, host Room, plans []ContainerPlan) {
 		if p.Back || p.needs(set) == 0 || p.Failure != nil {
 			continue
 		}
-		for _, room := range []Room{p.Seen.Room, host} {
+		for _, room := range []Room{p.Seen.Room, own} {
 			need := needs[room.Total] + roomMargin
 			if room.Total == 0 || need <= room.Free {
 				continue
 			}
 			where := "in all containers that share its filesystem"
-			if room == host {
+			if room == own {
 				where = "on this host, with the packages from before that are kept"
 			}
 			p.Failure = noRoom(fmt.Sprintf("cannot change %s: the run needs %d MiB %s", p.Seen.Name, mebibytes(need), where), room)
@@ -131,7 +133,7 @@ func hostLacksRoom(set Set, host Room, plans []ContainerPlan) {
 // keptBytes is the size of all files below dir.
 func keptBytes(dir string) (bytes int64) {
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() && d.Name() != lockName {
+		if err == nil && d.Type().IsRegular() && d.Name() != host.LockName {
 			if info, err := d.Info(); err == nil {
 				bytes += info.Size()
 			}

@@ -78,8 +78,11 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		return result, nil
 	}
 	if !call.CheckMode {
+		if err := patchset.MakeFolder(j.dir); err != nil {
+			return result, fmt.Errorf("cannot use %s: %w", j.dir, err)
+		}
 		waiting, cancel := context.WithTimeout(ctx, o.limit())
-		unlock, waited, err := takeLock(waiting, j.dir)
+		unlock, waited, err := host.TakeLock(waiting, j.dir)
 		cancel()
 		if err != nil {
 			return result, err

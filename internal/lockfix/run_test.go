@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
 )
 
 const (
@@ -388,7 +389,7 @@ func TestHostWithoutKollaIsLeftAlone(t *testing.T) {
 func TestASecondRunWaitsForTheFirstWithALimit(t *testing.T) {
 	w := twoContainers(t)
 	set, f := folder(t, qemuUtils(patched))
-	unlock, _, err := takeLock(t.Context(), w.job().dir)
+	unlock, _, err := host.TakeLock(t.Context(), w.job().dir)
 	w.must(err)
 	o := options()
 	o.Timeout = 1

@@ -44,7 +44,7 @@ func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
 	}()
 	if !call.CheckMode {
 		waiting, cancel := context.WithTimeout(ctx, o.limit())
-		unlock, err := host.TakeLock(waiting, stateDir)
+		unlock, _, err := host.TakeLock(waiting, stateDir)
 		cancel()
 		if err != nil {
 			return result, err
