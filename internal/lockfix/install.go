@@ -323,7 +323,7 @@ func (j *job) execToEnd(ctx context.Context, t *target, command engine.Command) 
 }
 
 // standsStill watches a container until ctx ends, or until it has not been running for downLimit, or runs as another
-// process than the one in which the command was started: then it says so.
+// process than the one in which the command was started, or is gone: then it says so. The engine itself may never do.
 func (j *job) standsStill(ctx context.Context, was engine.Container) (why string) {
 	var since time.Time
 	for {
@@ -333,13 +333,16 @@ func (j *job) standsStill(ctx context.Context, was engine.Container) (why string
 		case <-time.After(watchPoll):
 		}
 		c, err := j.engine.Inspect(ctx, was.ID)
+		gone := errors.Is(err, engine.ErrNotFound)
 		again := c.State == "running" && (c.PID != was.PID || !c.StartedAt.Equal(was.StartedAt))
 		switch {
-		case err != nil || c.State == "running" && !again:
+		case err != nil && !gone || c.State == "running" && !again:
 			since = time.Time{}
 		case since.IsZero():
 			since = time.Now()
-		case again: // seen twice: the engine has had time to say how the command ended
+		case gone: // seen twice, this and the next: the engine has had time to say how the command ended
+			return "was removed"
+		case again:
 			return "was restarted"
 		case time.Since(since) > downLimit:
 			return "is " + c.State

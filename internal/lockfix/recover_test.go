@@ -500,3 +500,28 @@ func TestContainerRestartedUnderARunIsFollowed(t *testing.T) {
 		}
 	}
 }
+
+func TestCommandInAContainerThatGoesAwayIsGivenUp(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(w *world, b *box)
+		want   string
+	}{
+		{"removed", func(w *world, b *box) { delete(w.boxes, b.Name) }, "was removed"},
+		{"restarted", func(_ *world, b *box) { b.PID++ }, "was restarted"},
+		{"still there", func(*world, *box) {}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			b := w.add("cinder_volume")
+			was := b.Container
+			test.change(w, b)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*watchPoll)
+			defer cancel()
+			if got := w.job().standsStill(ctx, was); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
