@@ -94,8 +94,7 @@ def end(name):
 def await_end(name, seconds):
     deadline = time.monotonic() + seconds
     while name in RUNNING.values() and time.monotonic() < deadline:
-        pid, _ = os.waitpid(-1, os.WNOHANG)
-        RUNNING.pop(pid, None)
+        RUNNING.pop(os.waitpid(-1, os.WNOHANG)[0], None)
         time.sleep(0.01)
 
 

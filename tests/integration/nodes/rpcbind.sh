@@ -70,7 +70,7 @@ module() {
 }
 answer() { jq -r "$1" <<<"$result" 2>&1 || printf '%s' "$result"; }
 # reports FAILED CHANGED MODE: what the module says of the run
-reports() { check "the module's answer" "$(answer '[.failed // false, .changed, .mode] | map(tostring) | join(" ")')" "$*"; }
+reports() { check "the module's answer" "$(answer '[.failed, .changed, .mode] | map(tostring) | join(" ")')" "$*"; }
 message() { contains "the message" "$(answer .msg)" "$1"; }
 finding() { contains "the findings" "$(answer '.findings | join("; ")')" "$1"; }
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The part of an NFS server that a client's reboot notification reaches: a portmapper and a status program (NSM).
 Writes a line for each call that arrives. usage: status-server.py ADDRESS LOG"""
 import selectors
@@ -16,7 +15,7 @@ def reply(data, who, log):
     if len(data) < 24:
         print(time.time(), who, "short", len(data), file=log, flush=True)
         return None
-    xid, kind, _, program, version, procedure = struct.unpack(">6I", data[:24])
+    xid, _kind, _rpc, program, version, procedure = struct.unpack(">6I", data[:24])
     call = NAMES.get((program, procedure), "%d/%d" % (program, procedure))
     print("%.3f %s %s version %d" % (time.time(), who, call, version), file=log, flush=True)
     accepted = struct.pack(">6I", xid, 1, 0, 0, 0, 0)
@@ -41,7 +40,7 @@ def main(address, path):
         ready.register(tcp, selectors.EVENT_READ, "listener")
     print("%.3f ready" % time.time(), file=log, flush=True)
     while True:
-        for key, _ in ready.select():
+        for key, _mask in ready.select():
             if key.data == "udp":
                 data, peer = key.fileobj.recvfrom(9000)
                 answer = reply(data, peer[0], log)
