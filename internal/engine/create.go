@@ -49,6 +49,34 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, err error) {
 	return made.ID, nil
 }
 
+// Lacks tells which of the programs an image has not got in its usual folders. It makes a container for that, which is not started,
+// and removes it.
+func (e *Engine) Lacks(ctx context.Context, image string, programs []string) (missing []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	made, err := e.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: &container.Config{Image: image, Entrypoint: programs[:1]}})
+	if err != nil {
+		return nil, fmt.Errorf("cannot look into image %s: %w", image, err)
+	}
+	defer func() { err = errors.Join(err, e.Remove(context.WithoutCancel(ctx), made.ID)) }()
+	for _, program := range programs {
+		found := false
+		for _, folder := range []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
+			_, err := e.api.ContainerStatPath(ctx, made.ID, client.ContainerStatPathOptions{Path: folder + "/" + program})
+			if err != nil && !cerrdefs.IsNotFound(err) {
+				return nil, fmt.Errorf("cannot look into image %s: %w", image, err)
+			}
+			if found = err == nil; found {
+				break
+			}
+		}
+		if !found {
+			missing = append(missing, program)
+		}
+	}
+	return missing, nil
+}
+
 // put writes files into a container, running or not.
 func (e *Engine) put(ctx context.Context, id string, files map[string]string) error {
 	for _, name := range slices.Sorted(maps.Keys(files)) {

@@ -100,6 +100,19 @@ func TestAContainerThatCannotGetItsFilesIsRemoved(t *testing.T) {
 	}
 }
 
+func TestWhatAnImageLacks(t *testing.T) {
+	e, _ := connectTo(t, enginetest.Engine{
+		Version: "20.10.24", API: "1.41", Images: map[string]string{"kolla/cinder-volume:1": "sha256:1"}, InImages: []string{"/usr/sbin/rpcbind", "/usr/bin/python3"},
+	})
+	got, err := e.Lacks(t.Context(), "kolla/cinder-volume:1", []string{"python3", "rpcbind", "rpc.statd"})
+	if err != nil || !cmp.Equal(got, []string{"rpc.statd"}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if list, err := e.List(t.Context()); err != nil || len(list) > 0 {
+		t.Errorf("left behind: %v, %v", list, err)
+	}
+}
+
 func TestImagesAndVolumes(t *testing.T) {
 	e, _ := connectTo(t, enginetest.Engine{
 		Version: "20.10.24", API: "1.41", Images: map[string]string{"registry:5000/kolla/cinder-volume:1": "sha256:1"}, Volumes: map[string]string{"a": "/srv/a", "far": ""},

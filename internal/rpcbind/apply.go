@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
@@ -55,6 +56,12 @@ func (m *machine) do(ctx context.Context, step Step) error {
 
 func (m *machine) doContainer(ctx context.Context, step Step, name string) error {
 	switch step.Verb {
+	case TryImage:
+		missing, err := m.engine.Lacks(ctx, step.Text, step.Names)
+		if err == nil && len(missing) > 0 {
+			err = fmt.Errorf("cannot use image %s: it lacks %s; name another one with image", step.Text, strings.Join(missing, " and "))
+		}
+		return err
 	case Create:
 		_, err := m.engine.Create(ctx, step.Spec)
 		return err

@@ -155,6 +155,14 @@ func containerSpec(o Options, s Seen) engine.Spec {
 	return spec
 }
 
+// containerPrograms are what its image must have.
+func containerPrograms(o Options) []string {
+	if o.Statd {
+		return []string{"python3", rpcbindName, statdName, "sm-notify"}
+	}
+	return []string{"python3", rpcbindName}
+}
+
 // describe is the container in lines, for the diff.
 func describe(s engine.Spec) string {
 	return fmt.Sprintf("image: %s\ncommand: %s\nbinds: %s\nrestart: %s\n", s.Image, strings.Join(s.Command, " "), strings.Join(s.Binds, " "), s.Restart)

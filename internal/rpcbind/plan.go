@@ -33,6 +33,7 @@ const (
 	Reload       Verb = "daemon-reload"
 	TakeOver     Verb = "take over" // end a statd and carry its state to where the next one runs
 	Carry        Verb = "carry"     // statd's state from the host to the volume, or back
+	TryImage     Verb = "try image" // whether it has the programs, before anything that runs is given up for it
 	Create       Verb = "create"
 	Remove       Verb = "remove"
 	StartBox     Verb = "start container"
@@ -348,10 +349,13 @@ func (p *Plan) inContainer(o Options, s Seen) error {
 		return fmt.Errorf("cannot make container %s: there is one of that name that this module did not make; choose another container_name", name)
 	}
 	leave := s.Record.onHost()
+	fresh := s.Ours == nil || s.Ours.Spec != spec.Labels[label]
+	if fresh {
+		p.Steps = append(p.Steps, Step{Verb: TryImage, Names: containerPrograms(o), Text: spec.Image})
+	}
 	if leave {
 		p.stopHost(s)
 	}
-	fresh := s.Ours == nil || s.Ours.Spec != spec.Labels[label]
 	if fresh {
 		why := "there is none"
 		if s.Ours != nil {

@@ -123,7 +123,7 @@ func (p Plan) diff(s Seen) []ansible.Diff {
 			files = append(files, fileDiff(step.Names[0], s.Files[step.Names[0]], ""))
 		case Create:
 			files = append(files, ansible.Diff{After: describe(step.Spec), BeforeHeader: "container " + step.Spec.Name, AfterHeader: "container " + step.Spec.Name})
-		case Reload: // follows from the files
+		case Reload, TryImage: // nothing is another afterwards
 		default:
 			for _, name := range step.Names {
 				was, is := step.line(s, name)

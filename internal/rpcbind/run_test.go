@@ -239,6 +239,23 @@ func TestARunThatGetsNoAnswerFails(t *testing.T) {
 	}
 }
 
+// TestNothingIsGivenUpForAnImageThatWillNotDo: neither the host's services nor a container that runs.
+func TestNothingIsGivenUpForAnImageThatWillNotDo(t *testing.T) {
+	for name, build := range map[string]func(w *toy){
+		"host":      func(w *toy) { _, _ = carryOut(t.Context(), w, options(OnHost), ansible.Call{}) },
+		"container": func(w *toy) { containerRuns(w); w.box.Spec = "old" },
+	} {
+		w := newToy()
+		build(w)
+		w.poor = true
+		running := *w.statds[0]
+		_, err := carryOut(t.Context(), w, options(InContainer), ansible.Call{})
+		if err == nil || !strings.Contains(err.Error(), "it lacks rpc.statd") || len(w.statds) != 1 || *w.statds[0] != running {
+			t.Errorf("%s: %v, %d statds", name, err, len(w.statds))
+		}
+	}
+}
+
 // TestARunThatIsToldToStopGoesOn: half way there would be no statd.
 func TestARunThatIsToldToStopGoesOn(t *testing.T) {
 	w := newToy()

@@ -31,6 +31,7 @@ type toy struct {
 	box      *OurContainer
 	volume   bool
 	taken    string // a foreign program at port 111
+	poor     bool   // the image lacks a program
 	deaf     bool   // a statd that is started never answers
 	lastPID  int
 	harm     []string
@@ -232,6 +233,10 @@ func (w *toy) do(_ context.Context, step Step) error {
 	case Delete:
 		delete(w.files, step.Names[0])
 	case Reload:
+	case TryImage:
+		if w.poor {
+			return errors.New("it lacks rpc.statd")
+		}
 	case TakeOver:
 		return w.takeOver(step)
 	case Carry:

@@ -27,12 +27,10 @@ func (s *Server) make(w http.ResponseWriter, name string, body []byte) {
 	switch err := json.Unmarshal(body, &request); {
 	case err != nil:
 		fail(w, http.StatusBadRequest, "invalid character in the request")
-	case s.find(name) != nil:
+	case name != "" && s.find(name) != nil:
 		fail(w, http.StatusConflict, "Conflict. The container name %q is already in use", "/"+name)
 	case s.engine.Images[request.Image] == "":
 		fail(w, http.StatusNotFound, "No such image: %s", request.Image)
-	case request.User != "0":
-		fail(w, http.StatusBadRequest, "unable to find user %s", request.User)
 	default:
 		id := fmt.Sprintf("%064x", len(s.engine.Containers)+1000)
 		s.engine.Containers = append(s.engine.Containers, Container{
@@ -66,6 +64,16 @@ func (s *Server) extract(w http.ResponseWriter, key, folder string, body []byte)
 		c.Files[path.Join(folder, header.Name)] = string(text)
 	}
 	w.WriteHeader(http.StatusOK)
+}
+
+func (s *Server) stat(w http.ResponseWriter, key, file string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.find(key) == nil || !slices.Contains(s.engine.InImages, file) {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	w.Header().Set("X-Docker-Container-Path-Stat", "eyJuYW1lIjoieCJ9") // {"name":"x"}
 }
 
 func (s *Server) turn(w http.ResponseWriter, key, state string) {

@@ -23,6 +23,7 @@ type Engine struct {
 	MinAPI     string // the oldest; empty: any
 	Containers []Container
 	Images     map[string]string // reference to id
+	InImages   []string          // files that every one of them has
 	Volumes    map[string]string // name to folder on the host
 }
 
@@ -174,6 +175,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.restart(w, parts[1], r.URL.Query().Get("t"))
 	case call == "POST containers" && parts[1] == "create":
 		s.make(w, r.URL.Query().Get("name"), body)
+	case call == "HEAD containers" && parts[2] == "archive":
+		s.stat(w, parts[1], r.URL.Query().Get("path"))
 	case call == "PUT containers" && parts[2] == "archive":
 		s.extract(w, parts[1], r.URL.Query().Get("path"), body)
 	case call == "POST containers" && parts[2] == "start":

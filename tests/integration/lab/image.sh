@@ -41,6 +41,6 @@ trap 'docker rm -f "$container" >/dev/null 2>&1 || true; rm -f "$log"' EXIT
   --customize-hook="chroot \"\$1\" useradd --uid 42407 --create-home cinder" \
   -- 'ENV KOLLA_BASE_DISTRO=debian' "ENV KOLLA_BASE_ARCH=$(uname -m)" 'ENV DEBIAN_FRONTEND=noninteractive' 'ENV LANG=C.UTF-8' \
   'ENV PATH=/var/lib/kolla/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
-layer cinder "nfslock-lab/base:$release" cinder qemu-utils nfs-common
+layer cinder "nfslock-lab/base:$release" cinder qemu-utils nfs-common python3
 layer nova-compute "nfslock-lab/cinder:$release" nova-compute qemu-block-extra
 layer nova-libvirt "nfslock-lab/nova-compute:$release" nova-libvirt qemu-system-x86
