@@ -428,6 +428,13 @@ scenario_container() {
   check "the servers it watches" "$(sh_node "ls $(in_node docker volume inspect -f '{{.Mountpoint}}' nfs_rpcbind)/sm")" "$server"
   module '{"mode": "container", "listen": ["10.99.0.1"]}'
   reports false false container
+  # An image that will not do is found out before the container that runs is given up.
+  sh_node "docker run --name poor --user 0 $image rm /usr/sbin/rpc.statd && docker commit poor poor && docker rm poor" >/dev/null
+  module '{"mode": "container", "image": "poor"}'
+  reports true false container
+  message "cannot use image poor: it lacks rpc.statd"
+  check "containers" "$(in_node docker ps -a --format '{{.Names}}' | sort | paste -sd' ')" "cinder_volume nfs_rpcbind"
+  answers
   in_node docker restart nfs_rpcbind
   sleep 2
   answers
