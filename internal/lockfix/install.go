@@ -310,9 +310,10 @@ func (j *job) execToEnd(ctx context.Context, t *target, command engine.Command) 
 		}
 	})
 	defer stop()
+	was := t.Container // t may follow the container before the watch has ended
 	go func() {
-		if why := j.standsStill(run, t.Container); why != "" {
-			giveUp(fmt.Errorf("%s %s", t.Name, why))
+		if why := j.standsStill(run, was); why != "" {
+			giveUp(fmt.Errorf("%s %s", was.Name, why))
 		}
 	}()
 	out, err := j.engine.Exec(run, t.ID, command)
