@@ -9,6 +9,9 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   echo "please install: ${missing[*]} (only root on Debian or Ubuntu can have it done by this script)" >&2
   exit 1
 fi
+# make -j runs several of us; apt waits for dpkg's lock at best, and never for that of its lists.
+exec 9>"${TMPDIR:-/tmp}/nfslock-apt.lock"
+flock 9
 echo "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
