@@ -14,5 +14,5 @@ exec 9>"${TMPDIR:-/tmp}/nfslock-apt.lock"
 flock 9
 echo "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+apt-get update -qq 9>&-
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 9>&- # a service that is started must not keep the lock
