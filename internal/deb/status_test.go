@@ -279,7 +279,7 @@ func TestManyPackagesTakeBoundedMemoryAndTime(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %v", err)
 			}
-			if used := after.TotalAlloc - before.TotalAlloc; used > 256<<20 || took > 10*time.Second {
+			if used := after.TotalAlloc - before.TotalAlloc; used > 256<<20 || took > 2*time.Minute {
 				t.Errorf("took %d MiB and %v", used>>20, took)
 			}
 		})

@@ -55,7 +55,7 @@ func TestOnlyRegularFilesBelowTheRootAreOpenedAndNothingIsWaitedFor(t *testing.T
 		for bit, open := range map[int]func(*os.Root, string) (*os.File, fs.FileInfo, error){plain: Open, linked: OpenLinked} {
 			begin := time.Now()
 			f, info, err := open(root, name)
-			if took := time.Since(begin); took > time.Second {
+			if took := time.Since(begin); took > 30*time.Second {
 				t.Errorf("%s: took %v", name, took)
 			}
 			if (err == nil) != (opens&bit != 0) {

@@ -117,7 +117,7 @@ func TestWhatIsPlantedInAContainerLeadsNowhere(t *testing.T) {
 						t.Errorf("%v, %+v", err, r)
 					}
 				}
-				if took := time.Since(begin); took > 10*time.Second {
+				if took := time.Since(begin); took > 2*time.Minute {
 					t.Errorf("it took %v", took)
 				}
 				if n := events(); n > 0 {
@@ -335,7 +335,7 @@ func TestPipesInTheStateFolderAreNotWaitedFor(t *testing.T) {
 					}
 				}
 			}
-			if took := time.Since(begin); took > 5*time.Second {
+			if took := time.Since(begin); took > 2*time.Minute {
 				t.Errorf("it took %v", took)
 			}
 		})

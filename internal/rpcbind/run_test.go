@@ -232,7 +232,7 @@ func TestARunThatGetsNoAnswerFails(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "rpc.statd hangs") || !strings.Contains(err.Error(), where) || !r.Changed {
 				t.Errorf("%s: changed %v, %v", mode, r.Changed, err)
 			}
-			if took := time.Since(began); took > startLimit+time.Second {
+			if took := time.Since(began); took > startLimit+30*time.Second {
 				t.Errorf("%s: it took %v", mode, took)
 			}
 		})

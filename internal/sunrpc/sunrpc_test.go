@@ -111,7 +111,7 @@ func TestSilenceHangs(t *testing.T) {
 		if !errors.Is(err, ErrHangs) {
 			t.Errorf("%s: %v", network, err)
 		}
-		if took := time.Since(began); took > 2*time.Second {
+		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("%s: it took %v", network, took)
 		}
 	}
@@ -149,7 +149,7 @@ func TestACancelledRunIsNotHanging(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || errors.Is(err, ErrHangs) {
 		t.Error(err)
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("it took %v", took)
 	}
 }
@@ -214,7 +214,7 @@ func TestHostileStreams(t *testing.T) {
 				if !errors.Is(err, test.want) {
 					t.Errorf("%v", err)
 				}
-				if took > 3*time.Second {
+				if took > 30*time.Second {
 					t.Errorf("it took %v", took)
 				}
 				// All that was allocated on the way, by the fake too, which writes at most what is read and a socket's buffer more.
