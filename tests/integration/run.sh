@@ -11,7 +11,7 @@ $lab/image.sh
 NFSLOCK_PATCH_SET=$($lab/patch-set.sh | tail -1)
 export NFSLOCK_PATCH_SET
 tests/integration/apt-install.sh dpkg-dev xz-utils
-go test -tags lab -count=1 ./tests/integration "$@"
+go test -tags lab -count=1 -timeout 60m ./tests/integration "$@"
 if [ $# -eq 0 ]; then
   tests/ansible/run.sh
   tests/integration/nodes/test.sh
