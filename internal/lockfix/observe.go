@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -157,7 +160,10 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 			return err
 		}
 	}
-	return t.readPackages()
+	if err := t.readPackages(); err != nil || !see.change {
+		return err
+	}
+	return j.readIn(ctx, t)
 }
 
 // inspectSettled gives a container that is being restarted the time to come up.
@@ -174,6 +180,31 @@ func (j *job) inspectSettled(ctx context.Context, name string) (engine.Container
 		case <-time.After(startPoll):
 		}
 	}
+}
+
+// readIn lets dpkg read in what one that was killed has left beside its database. Until some dpkg does, apt refuses to work there,
+// though every package may be whole. Setting a selection that is set already is the smallest thing that does it.
+func (j *job) readIn(ctx context.Context, t *target) error {
+	updates, err := t.root.OpenFile("var/lib/dpkg/updates", os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot look at dpkg's updates: %w", err)
+	}
+	left, err := updates.Readdirnames(1)
+	updates.Close()
+	if len(left) == 0 {
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return err
+	}
+	own, _ := t.db.Package("dpkg")
+	if err := j.dpkg(ctx, t, []string{"--set-selections"}, "dpkg "+own.Status.Want+"\n"); err != nil {
+		return fmt.Errorf("cannot have dpkg read in what one that was killed has left: %w", err)
+	}
+	return t.readPackages()
 }
 
 // readPackages reads the dpkg database as it is now.

@@ -525,3 +525,20 @@ func TestCommandInAContainerThatGoesAwayIsGivenUp(t *testing.T) {
 		})
 	}
 }
+
+func TestWhatAKilledDpkgLeftIsReadIn(t *testing.T) {
+	w := newWorld(t)
+	b := w.add("cinder_volume", qemuUtils(stock))
+	set, f := folder(t, qemuUtils(patched))
+	w.mustRun(options(), set, f)
+	status, err := os.ReadFile(filepath.Join(b.root, "var/lib/dpkg/status"))
+	w.must(err)
+	stanza, _, _ := strings.Cut(string(status), "\n\n")
+	w.must(os.WriteFile(filepath.Join(b.root, "var/lib/dpkg/updates/0000"), []byte(stanza+"\n"), 0o644))
+	if _, err := w.run(options(), ansible.Call{CheckMode: true}, set, f); err != nil || len(w.calls) > 0 {
+		t.Errorf("check mode: %v, %v", err, w.calls)
+	}
+	if _, err := w.run(options(), ansible.Call{}, set, f); err != nil || len(w.calls) != 1 || !strings.Contains(w.calls[0], "--set-selections") {
+		t.Errorf("%v, %v", err, w.calls)
+	}
+}

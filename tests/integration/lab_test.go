@@ -52,6 +52,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("DOCKER_HOST", os.Getenv("DOCKER_HOST"))
 			env.Setenv("SOCKET", strings.TrimPrefix(os.Getenv("DOCKER_HOST"), "unix://"))
 			env.Setenv("NFSLOCK_CACHE", os.Getenv("NFSLOCK_CACHE"))
+			env.Setenv("XDG_CACHE_HOME", os.Getenv("XDG_CACHE_HOME"))
 			env.Setenv("HOME", os.Getenv("HOME"))
 			env.Setenv("SET", set)
 			env.Values[runs{}] = map[string]*run{}
