@@ -35,7 +35,7 @@ test-go: ## Go: tables, testscript, race detector
 test-python: ## the action plugin
 	tests/unit/run.sh
 
-test-lab: build ## the real engine, real containers, rebuilt packages
+test-lab: build ## the real engine, real containers, rebuilt packages; SHORT=yes leaves out seven minutes of faults
 	tests/integration/run.sh
 
 soak: build ## ROUNDS runs (200) that are disturbed at random moments; SEED=… repeats a sequence

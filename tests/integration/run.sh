@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The tests on a real engine: starts one if none runs, makes images and packages if they are not kept yet, runs the shipped program
-# and real Ansible on five containers. usage: run.sh [go test's options, as -run TestScripts/idempotence]
+# and real Ansible on five containers; with SHORT each step of a run dies once, not on every way. usage: [SHORT=yes] run.sh [go test's options, as -run TestScripts/idempotence]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 lab=tests/integration/lab
@@ -11,7 +11,7 @@ $lab/image.sh
 NFSLOCK_PATCH_SET=$($lab/patch-set.sh | tail -1)
 export NFSLOCK_PATCH_SET
 tests/integration/apt-install.sh dpkg-dev xz-utils
-go test -tags lab -count=1 -timeout 60m ./tests/integration "$@"
+go test -tags lab -count=1 -timeout 60m ${SHORT:+-short} ./tests/integration "$@"
 if [ $# -eq 0 ]; then
   tests/ansible/run.sh
   tests/integration/nodes/test.sh
