@@ -101,6 +101,9 @@ class Controller:
     def playbook(self, name, variables, *args, cwd=None, env=()):
         """With the collection installed from its tarball."""
         given = {f"nfs_lock_fix_{option}": value for option, value in self.engine.items()} | variables
+        if str(name).endswith("fix"):
+            # This machine's own rpcbind is none of these tests' business: tests/integration/nodes has hosts for that.
+            args = ("--skip-tags", "rpcbind", *args)
         env = {"ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), **dict(env)}
         return self.run("ansible-playbook", str(name), "-e", json.dumps(given), *args, cwd=cwd, env=env)
 

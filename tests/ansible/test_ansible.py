@@ -9,8 +9,7 @@ import pytest
 from conftest import COLLECTIONS, CONTAINERS, PATCH_SET, ROOT, STORE
 
 SET = {"patch_set": str(PATCH_SET)}
-# This machine's own rpcbind is none of these tests' business: tests/integration/nodes has hosts for that.
-ROLE = {"nfs_lock_fix_patch_set": str(PATCH_SET), "nfs_lock_rpcbind": False}
+ROLE = {"nfs_lock_fix_patch_set": str(PATCH_SET)}
 MANIFEST = (PATCH_SET / "manifest.yml").read_text("utf-8")
 CHECKSUMS = re.findall(r"sha256: (\w+)", MANIFEST)
 PATCHED = re.search(r"name: qemu-utils\n +version: (\S+)", MANIFEST)[1]
