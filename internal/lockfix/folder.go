@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"syscall"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
 
 // checkFolder refuses a folder that somebody else has made or may write to: what lies in it is installed as root. A link of
@@ -25,7 +26,7 @@ func checkFolder(dir string, change bool) error {
 	case !info.IsDir():
 		err = errors.New("it is no folder")
 	default:
-		err = cmp.Or(ours(link), ours(info))
+		err = cmp.Or(patchset.CheckOwner(link), patchset.CheckOwner(info))
 	}
 	if err == nil && info.Mode().Perm()&0o022 != 0 {
 		err = errors.New("others may write to it")
@@ -35,13 +36,6 @@ func checkFolder(dir string, change bool) error {
 	}
 	if err != nil {
 		return fmt.Errorf("cannot use %s: %w; make it a folder of root's own, or move it out of the way", dir, err)
-	}
-	return nil
-}
-
-func ours(info fs.FileInfo) error {
-	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
-		return fmt.Errorf("it belongs to user %d, not to %d", owner, os.Geteuid())
 	}
 	return nil
 }

@@ -222,12 +222,9 @@ func (j *job) reopen(ctx context.Context, t *target) error {
 			}
 		case err == nil && t.root != nil && now.PID == t.PID && now.StartedAt.Equal(t.StartedAt):
 			// The kernel ends a container's processes, dpkg too, before the engine knows that its first one has ended.
-			root, err := j.engine.OpenRoot(ctx, now)
-			if err == nil {
-				root.Close()
+			if last = j.still(ctx, t); last == nil {
 				return t.readPackages()
 			}
-			last = err
 		case err == nil:
 			root, err := j.engine.OpenRoot(ctx, now)
 			if err == nil {

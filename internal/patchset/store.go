@@ -78,7 +78,7 @@ func (s *Store) prepare(create bool) error {
 	if err != nil {
 		return err
 	}
-	if err := ours(info); err != nil {
+	if err := CheckOwner(info); err != nil {
 		return err
 	}
 	if !create {
@@ -101,8 +101,8 @@ func (s *Store) prepare(create bool) error {
 	return err
 }
 
-// ours: whoever else owns a file can change it after it was checked.
-func ours(info fs.FileInfo) error {
+// CheckOwner refuses what is not the running user's own: whoever else owns a file can change it after it was checked.
+func CheckOwner(info fs.FileInfo) error {
 	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() {
 		return fmt.Errorf("it belongs to user %d, not to %d", owner, os.Geteuid())
 	}
@@ -135,7 +135,7 @@ func (s *Store) Open(p Package) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read store %s: %w", s.dir, cause(err))
 	}
-	if !info.Mode().IsRegular() || info.Size() != p.Size || ours(info) != nil {
+	if !info.Mode().IsRegular() || info.Size() != p.Size || CheckOwner(info) != nil {
 		return nil, missing
 	}
 	file, err := s.root.Open(name)
