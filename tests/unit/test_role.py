@@ -1,48 +1,60 @@
-"""The role knows every option of the module, and no other; and what old cores cannot show is in no role."""
+"""A role knows every option of its module, and no other; and what old cores cannot show is in no role."""
 
 import pathlib
 import re
 
+import pytest
 import yaml
 
 ROOT = pathlib.Path(__file__).parents[2]
-ROLE = ROOT / "roles" / "nfs_lock_fix"
+
+# Each role with the module that it runs, and its task that does.
+ROLES = pytest.mark.parametrize(
+    "role, module, task",
+    [
+        ("nfs_lock_fix", "nfs_lock_fix", lambda tasks: tasks[0]["block"][0]),
+        ("rpcbind", "rpcbind_ensure", lambda tasks: tasks[0]),
+    ],
+)
 
 
 def load(path):
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def module_options():
-    return load(ROOT / "plugins" / "modules" / "nfs_lock_fix.yml")["DOCUMENTATION"]["options"]
+def module_options(module):
+    return load(ROOT / "plugins" / "modules" / f"{module}.yml")["DOCUMENTATION"]["options"]
 
 
-def role_options():
-    options = load(ROLE / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
-    return {name.removeprefix("nfs_lock_fix_"): option for name, option in options.items()}
+def role_options(role):
+    options = load(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+    return {name.removeprefix(f"{role}_"): option for name, option in options.items()}
 
 
 def kind(option):
     return {key: option.get(key) for key in ("type", "elements", "choices")}
 
 
-def test_each_option_has_a_variable_of_the_same_type():
-    assert {name: kind(option) for name, option in role_options().items()} == {
-        name: kind(option) for name, option in module_options().items()
+@ROLES
+def test_each_option_has_a_variable_of_the_same_type(role, module, task):
+    assert {name: kind(option) for name, option in role_options(role).items()} == {
+        name: kind(option) for name, option in module_options(module).items()
     }
 
 
-def test_each_variable_reaches_the_module_and_may_be_undefined():
-    (patch, *_rest) = load(ROLE / "tasks" / "main.yml")[0]["block"]
-    assert patch["nfslock.kolla.nfs_lock_fix"] == {
-        name: "{{ nfs_lock_fix_%s | default(omit) }}" % name for name in module_options()
+@ROLES
+def test_each_variable_reaches_the_module_and_may_be_undefined(role, module, task):
+    tasks = load(ROOT / "roles" / role / "tasks" / "main.yml")
+    assert task(tasks)[f"nfslock.kolla.{module}"] == {
+        name: "{{ %s_%s | default(omit) }}" % (role, name) for name in module_options(module)
     }
 
 
-def test_each_variable_is_in_the_readme():
-    text = (ROLE / "README.md").read_text(encoding="utf-8")
-    for name in role_options():
-        assert f"`nfs_lock_fix_{name}`" in text
+@ROLES
+def test_each_variable_is_in_the_readme(role, module, task):
+    text = (ROOT / "roles" / role / "README.md").read_text(encoding="utf-8")
+    for name in role_options(role):
+        assert f"`{role}_{name}`" in text
 
 
 def test_descriptions_need_no_newer_ansible_doc():

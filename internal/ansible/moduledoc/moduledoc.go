@@ -18,9 +18,9 @@ import (
 
 // DocText is what the options do not say. Lists of text have one paragraph each, in the markup that every supported ansible-core shows.
 type DocText struct {
-	ShortDescription string
+	ShortDescription string `yaml:"short_description"`
 	Description      []string
-	VersionAdded     string // of the collection
+	VersionAdded     string `yaml:"version_added"` // of the collection
 	Author           []string
 	Requirements     []string
 	Notes            []string
@@ -104,6 +104,16 @@ func (o ordered) MarshalYAML() (any, error) {
 		node.Content = append(node.Content, &key, &val)
 	}
 	return node, nil
+}
+
+// ParseText reads a module's doc.yml. A key that DocText does not have is an error.
+func ParseText(data []byte) (text DocText, err error) {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(&text); err != nil {
+		return DocText{}, fmt.Errorf("cannot read the text of a module's documentation: %w", err)
+	}
+	return text, nil
 }
 
 // Documentation is the content of <name>.yml. The same input gives the same bytes.
