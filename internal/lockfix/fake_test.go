@@ -37,6 +37,7 @@ type world struct {
 	fail  func(call string) error
 	// listed is called after the containers were listed, as something may happen before they are looked at.
 	listed func()
+	open   func(name string) error // whether its files can be opened
 }
 
 type box struct {
@@ -111,6 +112,11 @@ func (w *world) Inspect(_ context.Context, id string) (engine.Container, error) 
 func (w *world) OpenRoot(_ context.Context, c engine.Container) (*os.Root, error) {
 	w.mutex.Lock()
 	defer w.mutex.Unlock()
+	if w.open != nil {
+		if err := w.open(c.Name); err != nil {
+			return nil, err
+		}
+	}
 	b := w.boxes[c.Name]
 	if b.PID != c.PID || !b.StartedAt.Equal(c.StartedAt) {
 		return nil, errors.New("it was restarted meanwhile")

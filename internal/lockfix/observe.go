@@ -123,7 +123,7 @@ func observeHint(err error) string {
 // look reads the contents of the packages from before only where they may be installed.
 func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 	s := &t.seen
-	if t.Container, err = j.inspectSettled(ctx, s.Name); err != nil {
+	if t.Container, t.root, err = j.openSettled(ctx, s.Name); err != nil {
 		return err
 	}
 	if s.Dead != nil && s.Dead.ID != t.ID {
@@ -143,9 +143,6 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 	if t.State != "running" {
 		return nil
 	}
-	if t.root, err = j.engine.OpenRoot(ctx, t.Container); err != nil {
-		return err
-	}
 	if s.Distribution, err = kolla.ReadDistribution(t.root); err != nil || !s.Distribution.UsesDpkg() {
 		return err
 	}
@@ -164,6 +161,25 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 		return err
 	}
 	return j.readIn(ctx, t)
+}
+
+// openSettled gives a container with its files, which are nil where it does not run. Of one that is being restarted by others the engine
+// may still name the process that has ended: it is asked again.
+func (j *job) openSettled(ctx context.Context, name string) (c engine.Container, root *os.Root, err error) {
+	for began := time.Now(); ; {
+		if c, err = j.inspectSettled(ctx, name); err != nil || c.State != "running" {
+			return c, nil, err
+		}
+		root, err = j.engine.OpenRoot(ctx, c)
+		if err == nil || errors.Is(err, engine.ErrNotFound) || time.Since(began) > betweenLimit {
+			return c, root, err
+		}
+		select {
+		case <-ctx.Done():
+			return c, nil, ended(ctx)
+		case <-time.After(startPoll):
+		}
+	}
 }
 
 // inspectSettled gives a container that is being restarted the time to come up.
