@@ -18,12 +18,15 @@ type files struct {
 	folder  *patchset.Folder // nil: they come through the store
 	store   *patchset.Store
 	uploads map[string]string // sha256 to path, not in the store yet
+	sha256  string            // of the manifest
+	signer  string            // of the manifest; empty where a signature is not asked for
 }
 
 // openSet reads the manifest and finds out where its files are. Nothing is made or changed.
 func openSet(o Options) (m patchset.Manifest, f *files, err error) {
 	f = &files{uploads: o.Uploads}
 	text := []byte(o.Manifest)
+	signature := func() ([]byte, error) { return []byte(o.Signature), nil }
 	if o.RemoteSrc {
 		if f.folder, err = patchset.OpenFolder(o.PatchSet); err != nil {
 			return m, nil, err
@@ -32,10 +35,15 @@ func openSet(o Options) (m patchset.Manifest, f *files, err error) {
 			f.close()
 			return m, nil, err
 		}
+		signature = f.folder.Signature
 	}
-	if got := patchset.Digest(text); o.ManifestSHA256 != "" && got != o.ManifestSHA256 {
+	if f.sha256 = patchset.Digest(text); o.ManifestSHA256 != "" && f.sha256 != o.ManifestSHA256 {
 		f.close()
-		return m, nil, fmt.Errorf("cannot trust the manifest of %s: its sha256 is %s, manifest_sha256 says %s", o.PatchSet, got, o.ManifestSHA256)
+		return m, nil, fmt.Errorf("cannot trust the manifest of %s: its sha256 is %s, manifest_sha256 says %s", o.PatchSet, f.sha256, o.ManifestSHA256)
+	}
+	if f.signer, err = checkSignature(o, text, signature); err != nil {
+		f.close()
+		return m, nil, err
 	}
 	if m, err = patchset.ParseManifest(text); err != nil {
 		f.close()

@@ -17,6 +17,7 @@ type Options struct {
 	PatchSet           string            `json:"patch_set"`
 	RemoteSrc          bool              `json:"remote_src"`
 	ManifestSHA256     string            `json:"manifest_sha256"`
+	AllowedSigners     *string           `json:"allowed_signers"` // nil: a signature is not asked for
 	SFTPPrivateKeyFile string            `json:"sftp_private_key_file"`
 	SFTPKnownHostsFile string            `json:"sftp_known_hosts_file"`
 	Containers         []string          `json:"containers"`
@@ -26,9 +27,10 @@ type Options struct {
 	Hold               bool              `json:"hold"`
 	OnError            string            `json:"on_error"`
 	AllowVersionChange bool              `json:"allow_version_change"`
-	Timeout            int               `json:"timeout"`   // seconds
-	Manifest           string            `json:"_manifest"` // its text, from the action plugin
-	Uploads            map[string]string `json:"_uploads"`  // sha256 to a file on this host, from the action plugin
+	Timeout            int               `json:"timeout"`    // seconds
+	Manifest           string            `json:"_manifest"`  // its text, from the action plugin
+	Signature          string            `json:"_signature"` // the text of manifest.yml.sig, likewise; empty: there is none
+	Uploads            map[string]string `json:"_uploads"`   // sha256 to a file on this host, from the action plugin
 }
 
 // The values of the options that are a choice.

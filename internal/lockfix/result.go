@@ -5,13 +5,21 @@ import "github.com/nfslock/ansible-collection-kolla/internal/ansible"
 // Result is what a run reports.
 type Result struct {
 	ansible.Result
-	Engine     *EngineRow `json:"engine,omitempty"`
-	Containers []Row      `json:"containers"`
+	PatchSet   *PatchSetRow `json:"patch_set,omitempty"` // nil until its manifest was read and believed
+	Engine     *EngineRow   `json:"engine,omitempty"`
+	Containers []Row        `json:"containers"`
 	// KeptBytes is what this host keeps in all: the store, the packages from before, and a journal if a run left one.
 	KeptBytes int64 `json:"kept_bytes,omitempty"`
 	// Missing names, by sha256, the files that the plan needs and the host's store lacks. Nothing was changed; the action
 	// plugin uploads them and calls again.
 	Missing []string `json:"_missing,omitempty"`
+}
+
+// PatchSetRow is what was to be installed, and on whose word.
+type PatchSetRow struct {
+	Variant string `json:"variant"`
+	SHA256  string `json:"sha256"`           // of the manifest
+	Signer  string `json:"signer,omitempty"` // the principal in allowed_signers
 }
 
 // EngineRow is the engine that was spoken to.

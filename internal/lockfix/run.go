@@ -49,6 +49,7 @@ func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
 			return result, err
 		}
 		defer f.close()
+		result.PatchSet = &PatchSetRow{Variant: set.Variant, SHA256: f.sha256, Signer: f.signer}
 	}
 	e, err := engine.Connect(ctx, o.Engine, o.EngineSocket)
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/sshsig"
 )
 
 // Folder is a patch set in a folder of this host. Links that lead out of it are not followed.
@@ -30,12 +32,21 @@ func (f *Folder) Close() error { return f.root.Close() }
 
 // Manifest is the text of manifest.yml, as it is.
 func (f *Folder) Manifest() (data []byte, err error) {
+	return f.read(manifestName, maxManifestSize)
+}
+
+// Signature is what stands in manifest.yml.sig; the error is fs.ErrNotExist where there is none.
+func (f *Folder) Signature() (data []byte, err error) {
+	return f.read(SignatureName, sshsig.MaxSize)
+}
+
+func (f *Folder) read(name string, most int64) (data []byte, err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("cannot read %s: %w", filepath.Join(f.root.Name(), manifestName), cause(err))
+			err = fmt.Errorf("cannot read %s: %w", filepath.Join(f.root.Name(), name), cause(err))
 		}
 	}()
-	file, err := f.root.OpenFile(manifestName, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	file, err := f.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -47,9 +58,9 @@ func (f *Folder) Manifest() (data []byte, err error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("it is no regular file")
 	}
-	data, err = io.ReadAll(io.LimitReader(file, maxManifestSize+1))
-	if err == nil && len(data) > maxManifestSize {
-		return nil, fmt.Errorf("it has more than %d bytes", maxManifestSize)
+	data, err = io.ReadAll(io.LimitReader(file, most+1))
+	if err == nil && int64(len(data)) > most {
+		return nil, fmt.Errorf("it has more than %d bytes", most)
 	}
 	return data, err
 }

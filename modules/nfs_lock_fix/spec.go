@@ -23,6 +23,18 @@ var spec = ansible.Spec{
 	"manifest_sha256": {
 		Description: []string{"Refuse any manifest whose SHA-256 checksum, in lower-case hexadecimal, is another one."},
 	},
+	"allowed_signers": {
+		Description: []string{
+			"Refuse any manifest without a good signature, in C(manifest.yml.sig) beside it, by one of these signers, before anything in it is believed.",
+			"The lines of a list as ALLOWED SIGNERS in ssh-keygen(1) describes it, or, where it begins with a slash, the absolute path of one on the target.",
+			"Such a file, and each folder above it, must be root's, with no link among them, and writable by nobody else.",
+			"C(ssh-keygen -Y sign -f KEY -n patch-set@nfslock.kolla manifest.yml) makes the signature.",
+			"Keys of Ed25519, ECDSA and RSA from 2048 bits on, hardware keys that were touched, and user certificates with C(cert-authority).",
+			"C(namespaces), C(valid-after) and C(valid-before) count, the latter by the target's clock. A line that is not understood is an error.",
+			"An older set that was signed once stays good: I(manifest_sha256) pins one. See the collection's C(docs/patch-sets.md).",
+			"Not looked at with C(state=absent).",
+		},
+	},
 	"sftp_private_key_file": {
 		Type:        ansible.Path,
 		Description: []string{"Private key on the target, for an sftp patch set. Not used yet."},
@@ -73,6 +85,7 @@ var spec = ansible.Spec{
 		Type: ansible.Int, Default: 900,
 		Description: []string{"Seconds that the run may take, and before that as many for waiting until another run on the same host ends. A rollback may go on after it."},
 	},
-	"_manifest": {Internal: true},
-	"_uploads":  {Type: ansible.Dict, Internal: true},
+	"_manifest":  {Internal: true},
+	"_signature": {Internal: true},
+	"_uploads":   {Type: ansible.Dict, Internal: true},
 }

@@ -1,6 +1,7 @@
 """The controller's half of nfs_lock_fix: it hands the module the manifest, and uploads only what a target lacks.
 
-The module is a program. It gets the manifest's text in the option _manifest, observes its host and, where the host's
+The module is a program. It gets the manifest's text in the option _manifest, and that of its signature, where one is asked
+for and there, in _signature: it alone judges them. It observes its host and, where the host's
 store lacks files that the plan needs, stops before any change and names them by checksum in _missing. They are
 uploaded then, and the module runs again with _uploads, their paths by checksum. A run that changes nothing is one call.
 """
@@ -20,6 +21,8 @@ from ansible.plugins.action import ActionBase
 
 MANIFEST = "manifest.yml"
 MANIFEST_MAX = 1 << 20  # bytes; the module's own limit
+SIGNATURE = MANIFEST + ".sig"  # as ssh-keygen names it
+SIGNATURE_MAX = 64 << 10  # bytes; likewise
 BLOCK = 1 << 20  # bytes read at once from a package, which may have hundreds of megabytes
 
 # The module knows the same rule. It is repeated here because these names are opened on the controller.
@@ -34,7 +37,7 @@ class ActionModule(ActionBase):
         self._supports_async = True  # ansible-core 2.14 sets it to false in its constructor
         super().run(tmp, task_vars)
         self._require_program()
-        for name in ("_manifest", "_uploads"):
+        for name in ("_manifest", "_signature", "_uploads"):
             if name in self._task.args:
                 raise AnsibleActionFail(f"unknown option {name!r}: the collection uses it itself")
         if not self._is_controller_folder():
@@ -43,6 +46,8 @@ class ActionModule(ActionBase):
         folder = self._find_folder(to_text(self._task.args["patch_set"]))
         manifest = self._read_manifest(folder)
         args = dict(self._task.args, _manifest=manifest)
+        if self._task.args.get("allowed_signers") is not None and os.path.lexists(os.path.join(folder, SIGNATURE)):
+            args["_signature"] = self._read_text(os.path.join(folder, SIGNATURE), SIGNATURE_MAX)
         if self._task.async_val:
             # A job cannot ask for files once it has begun. Whatever else this call says, the job will say again.
             result = self._rehearse(args, task_vars)
@@ -101,16 +106,21 @@ class ActionModule(ActionBase):
         path = os.path.join(folder, MANIFEST)
         if not os.path.isfile(path):
             raise AnsibleActionFail(f"cannot use the patch set {folder!r}: it holds no {MANIFEST}")
+        return self._read_text(path, MANIFEST_MAX)
+
+    def _read_text(self, path, most):
+        if not os.path.isfile(path):  # to open a pipe would wait for its other end
+            raise AnsibleActionFail(f"cannot read {path!r}: it is no file")
         real = self._real_file(path)
         try:
-            with open(real, "rb") as manifest:
-                data = manifest.read(MANIFEST_MAX + 1)
+            with open(real, "rb") as text:
+                data = text.read(most + 1)
         except OSError as err:
             raise AnsibleActionFail(f"cannot read {path!r}: {err.strerror}") from None
         finally:
             self._loader.cleanup_tmp_file(real)
-        if len(data) > MANIFEST_MAX:
-            raise AnsibleActionFail(f"cannot use {path!r}: it is larger than 1 MiB")
+        if len(data) > most:
+            raise AnsibleActionFail(f"cannot use {path!r}: it is larger than {most >> 10} KiB")
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as err:

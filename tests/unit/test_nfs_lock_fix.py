@@ -1,5 +1,6 @@
 """What the action plugin promises, whatever the target answers and whatever lies in the folder."""
 
+import os
 import random
 import types
 
@@ -108,7 +109,7 @@ def test_options_that_are_null_are_as_good_as_left_out(action, target, patch_set
     assert "_manifest" in target.calls[0].args
 
 
-@pytest.mark.parametrize("name", ["_manifest", "_uploads"])
+@pytest.mark.parametrize("name", ["_manifest", "_signature", "_uploads"])
 def test_internal_options_are_not_for_tasks(action, target, patch_set, name):
     with pytest.raises(AnsibleActionFail, match=f"unknown option '{name}'"):
         action({"patch_set": str(patch_set.folder), name: "x"}).run()
@@ -120,6 +121,90 @@ def test_a_program_that_is_not_built_is_named(action, target):
     task.built = False
     with pytest.raises(AnsibleActionFail, match="make build"):
         task.run()
+    assert not target.calls
+
+
+# The signature ----------------------------------------------------------------------------------------------------
+
+SIGNATURE = "-----BEGIN SSH SIGNATURE-----\r\nU1NIU0lH\n-----END SSH SIGNATURE-----\n"
+
+
+def test_the_signature_is_sent_byte_for_byte_where_one_is_asked_for(action, target, patch_set):
+    target.needs = [patch_set.add("qemu-utils", b"utils")]
+    (patch_set.folder / "manifest.yml.sig").write_bytes(SIGNATURE.encode())
+    action({"patch_set": str(patch_set.folder), "allowed_signers": "ann ssh-ed25519 AAAA"}).run()
+    assert [call.args["_signature"] for call in target.calls] == [SIGNATURE, SIGNATURE]
+    assert {call.args["allowed_signers"] for call in target.calls} == {"ann ssh-ed25519 AAAA"}
+
+
+@pytest.mark.parametrize("args", [{}, {"allowed_signers": None}])
+def test_a_signature_that_nobody_asks_for_is_not_even_read(action, target, patch_set, args):
+    patch_set.add("qemu-utils", b"utils")
+    (patch_set.folder / "manifest.yml.sig").mkdir()
+    action({"patch_set": str(patch_set.folder), **args}).run()
+    assert "_signature" not in target.calls[0].args
+
+
+@pytest.mark.parametrize("signers", ["", "/etc/nfslock/allowed_signers"])
+def test_what_a_missing_signature_means_the_module_says(action, target, patch_set, signers):
+    patch_set.add("qemu-utils", b"utils")
+    action({"patch_set": str(patch_set.folder), "allowed_signers": signers}).run()
+    assert "_signature" not in target.calls[0].args
+    assert target.calls[0].args["allowed_signers"] == signers
+
+
+def test_an_empty_list_of_signers_asks_for_a_signature_too(action, target, patch_set):
+    patch_set.add("qemu-utils", b"utils")
+    (patch_set.folder / "manifest.yml.sig").write_text(SIGNATURE)
+    action({"patch_set": str(patch_set.folder), "allowed_signers": ""}).run()
+    assert "_signature" in target.calls[0].args
+
+
+def test_a_vaulted_signature_is_sent_decrypted(action, target, patch_set, loader):
+    secrets = [("default", VaultSecret(b"password"))]
+    loader.set_vault_secrets(secrets)
+    patch_set.add("qemu-utils", b"utils")
+    (patch_set.folder / "manifest.yml.sig").write_bytes(VaultLib(secrets).encrypt(SIGNATURE.encode()))
+    action({"patch_set": str(patch_set.folder), "allowed_signers": "ann"}).run()
+    assert target.calls[0].args["_signature"] == SIGNATURE
+    assert not loader._tempfiles
+
+
+def odd_large(path):
+    path.write_bytes(b"x" * (plugin.SIGNATURE_MAX + 1))
+
+
+def odd_folder(path):
+    path.mkdir()
+
+
+def odd_pipe(path):
+    os.mkfifo(path)
+
+
+def odd_link(path):
+    path.symlink_to("nowhere")
+
+
+def odd_bytes(path):
+    path.write_bytes(b"SSHSIG\xff")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (odd_large, "larger than 64 KiB"),
+        (odd_folder, "it is no file"),
+        (odd_pipe, "it is no file"),
+        (odd_link, "it is no file"),
+        (odd_bytes, "byte 7 is not UTF-8"),
+    ],
+)
+def test_a_signature_that_cannot_be_read_is_not_taken_for_none(action, target, patch_set, spoil, message):
+    patch_set.add("qemu-utils", b"utils")
+    spoil(patch_set.folder / "manifest.yml.sig")
+    with pytest.raises(AnsibleActionFail, match=message):
+        action({"patch_set": str(patch_set.folder), "allowed_signers": "ann"}).run()
     assert not target.calls
 
 
@@ -257,7 +342,7 @@ def unusable_bytes(folder):
         (unusable_file, "it is no folder"),
         (unusable_empty, "it holds no manifest.yml"),
         (unusable_manifest_folder, "it holds no manifest.yml"),
-        (unusable_large, "larger than 1 MiB"),
+        (unusable_large, "larger than 1024 KiB"),
         (unusable_bytes, "byte 9 is not UTF-8"),
     ],
 )
