@@ -30,6 +30,7 @@ docs: ## the modules' documentation, from their argument specs
 test: test-go test-python test-lab ## every test; installs what is missing on Debian and Ubuntu
 
 test-go: ## Go: tables, testscript, race detector
+	@command -v ssh-keygen >/dev/null || tests/integration/apt-install.sh openssh-client || [ -z "$$CI" ]
 	CGO_ENABLED=1 $(GO) test -race ./...
 
 test-python: ## the action plugin
