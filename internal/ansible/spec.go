@@ -46,12 +46,14 @@ func (t Type) String() string {
 
 // Option describes one option of a module.
 type Option struct {
-	Type        Type
-	Elements    Type // of a List
-	Default     any  // coerced like a given value
-	Required    bool
-	Choices     []string // of a String, or of the elements of a List
-	NoLog       bool     // a secret: hidden wherever it appears in the result
+	Type     Type
+	Elements Type // of a List
+	Default  any  // coerced like a given value
+	Required bool
+	Choices  []string // of a String, or of the elements of a List
+	NoLog    bool     // a secret: hidden wherever it appears in the result
+	// Secret says of a text that it is a secret though the option is none, such as an address with a password in it.
+	Secret      func(text string) bool
 	Internal    bool     // set by the collection's own action plugin: not documented, not echoed
 	Description []string // one paragraph each
 }
@@ -91,7 +93,7 @@ func (s Spec) read(given map[string]any) (input, error) {
 			value = raw
 		}
 		in.values[name] = value
-		if o.NoLog {
+		if o.NoLog || o.holdsSecret(raw) {
 			in.secrets = secretsOf(secretsOf(in.secrets, raw), value)
 			in.hidden[name] = value != nil
 		}
@@ -102,6 +104,11 @@ func (s Spec) read(given map[string]any) (input, error) {
 	maps.DeleteFunc(in.hidden, func(name string, given bool) bool { return !given || s[name].Internal })
 	errs = multierror.Append(errs, in.readCall(given))
 	return in, errs.ErrorOrNil()
+}
+
+// holdsSecret looks at every text in v, whatever the type of the option is.
+func (o Option) holdsSecret(v any) bool {
+	return o.Secret != nil && slices.ContainsFunc(secretsOf(nil, v), o.Secret)
 }
 
 func (in *input) readCall(given map[string]any) error {

@@ -385,5 +385,5 @@ func folder(t *testing.T, packages ...testDeb) (Set, *files) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { opened.Close() })
-	return set, &files{folder: opened}
+	return set, &files{source: hostFolder{opened}}
 }

@@ -15,73 +15,82 @@ import (
 
 // files gives the .debs of a patch set, from its folder on this host or from the store.
 type files struct {
-	folder  *patchset.Folder // nil: they come through the store
-	store   *patchset.Store
-	uploads map[string]string // sha256 to path, not in the store yet
-	sha256  string            // of the manifest
-	signer  string            // of the manifest; empty where a signature is not asked for
+	source source
+	sha256 string          // of the manifest
+	signer string          // of the manifest; empty where a signature is not asked for
+	store  *patchset.Store // nil: the source's files are opened where they are
+	// scratch takes the store's place in check mode, which leaves the host as it is: a private folder in $TMPDIR, or /tmp.
+	scratch    *patchset.Store
+	scratchDir string
 }
 
 // openSet reads the manifest and finds out where its files are. Nothing is made or changed.
-func openSet(o Options) (m patchset.Manifest, f *files, err error) {
-	f = &files{uploads: o.Uploads}
-	text := []byte(o.Manifest)
-	signature := func() ([]byte, error) { return []byte(o.Signature), nil }
-	if o.RemoteSrc {
-		if f.folder, err = patchset.OpenFolder(o.PatchSet); err != nil {
-			return m, nil, err
-		}
-		if text, err = f.folder.Manifest(); err != nil {
-			f.close()
-			return m, nil, err
-		}
-		signature = f.folder.Signature
-	}
-	if f.sha256 = patchset.Digest(text); o.ManifestSHA256 != "" && f.sha256 != o.ManifestSHA256 {
-		f.close()
-		return m, nil, fmt.Errorf("cannot trust the manifest of %s: its sha256 is %s, manifest_sha256 says %s", o.PatchSet, f.sha256, o.ManifestSHA256)
-	}
-	if f.signer, err = checkSignature(o, text, signature); err != nil {
-		f.close()
+func openSet(ctx context.Context, o Options) (m patchset.Manifest, f *files, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, o.limit(), o.timeIsUp())
+	defer cancel()
+	from, err := openSource(o)
+	if err != nil {
 		return m, nil, err
 	}
-	if m, err = patchset.ParseManifest(text); err != nil {
-		f.close()
-		return m, nil, fmt.Errorf("cannot use patch set %s: %w", o.PatchSet, err)
+	f = &files{source: from}
+	if m, err = f.readManifest(ctx, o); err != nil {
+		from.Close()
+		return m, nil, err
 	}
 	return m, f, nil
+}
+
+// readManifest believes nothing that the manifest says before its checksum and its signature are what was asked for.
+func (f *files) readManifest(ctx context.Context, o Options) (m patchset.Manifest, err error) {
+	text, err := f.source.Manifest(ctx)
+	if err != nil {
+		return m, err
+	}
+	if f.sha256 = patchset.Digest(text); o.ManifestSHA256 != "" && f.sha256 != o.ManifestSHA256 {
+		return m, fmt.Errorf("cannot trust the manifest of %s: its sha256 is %s, manifest_sha256 says %s", o.PatchSet, f.sha256, o.ManifestSHA256)
+	}
+	if f.signer, err = checkSignature(ctx, o, text, f.source); err != nil {
+		return m, err
+	}
+	if m, err = patchset.ParseManifest(text); err != nil {
+		return m, fmt.Errorf("cannot use patch set %s: %w", o.PatchSet, err)
+	}
+	return m, nil
 }
 
 // openStore is for the run that holds the host's lock: the store's folder is made, and what a killed run left half
 // copied is removed. In check mode neither is.
 func (f *files) openStore(dir string, change bool) (err error) {
-	if f.folder == nil {
+	if _, fetches := f.source.(fetcher); fetches {
 		f.store, err = patchset.OpenStore(filepath.Join(dir, "store"), change)
 	}
 	return err
 }
 
 func (f *files) close() {
-	if f.folder != nil {
-		f.folder.Close()
-	}
+	f.source.Close()
 	if f.store != nil {
 		f.store.Close()
+	}
+	if f.scratch != nil {
+		f.scratch.Close()
+	}
+	if f.scratchDir != "" {
+		_ = os.RemoveAll(f.scratchDir) // of its owner alone, and in a folder that is tidied
 	}
 }
 
 // open gives the package's file with size and checksum already proven. The error is fs.ErrNotExist where the store
 // lacks it.
 func (f *files) open(p patchset.Package) (*os.File, error) {
-	if f.folder == nil {
-		file, err := f.store.Open(p)
-		upload, ok := f.uploads[p.SHA256]
-		if !ok || !errors.Is(err, fs.ErrNotExist) {
-			return file, err
-		}
-		return proven(patchset.OpenFile(p, upload))(p)
+	if direct, ok := f.source.(opener); ok {
+		return proven(direct.Open(p))(p)
 	}
-	return proven(f.folder.Open(p))(p)
+	file, err := f.store.Open(p)
+	if f.scratch != nil && errors.Is(err, fs.ErrNotExist) {
+		return f.scratch.Open(p)
+	}
+	return file, err
 }
 
 // proven reads the whole file once before anybody believes a byte of it.
@@ -102,22 +111,46 @@ func proven(file *os.File, err error) func(patchset.Package) (*os.File, error) {
 	}
 }
 
-// take puts the uploads into the store, where the next run finds them.
-func (f *files) take(ctx context.Context, need []patchset.Package) error {
+// take brings what the store lacks into it, where the next run finds it, or in check mode into the scratch folder. What the
+// controller has to send first stays missing.
+func (f *files) take(ctx context.Context, need []patchset.Package, change bool) error {
+	from, ok := f.source.(fetcher)
+	if !ok {
+		return nil
+	}
+	defer f.source.Close() // a server need not wait while dpkg works
 	for _, p := range need {
-		upload, ok := f.uploads[p.SHA256]
-		if !ok || f.store == nil {
-			continue
-		}
-		if known, err := f.store.Open(p); err == nil {
+		known, err := f.open(p)
+		if err == nil {
 			known.Close()
 			continue
 		}
-		if err := f.store.Add(ctx, p, upload); err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		to := f.store
+		if !change {
+			if to, err = f.scratchStore(); err != nil {
+				return err
+			}
+		}
+		if err := from.Fetch(ctx, p, to); err != nil && !errors.Is(err, errUpload) {
 			return err
 		}
 	}
 	return nil
+}
+
+func (f *files) scratchStore() (*patchset.Store, error) {
+	if f.scratch != nil {
+		return f.scratch, nil
+	}
+	var err error
+	if f.scratchDir, err = os.MkdirTemp("", "nfslock-"); err != nil {
+		return nil, fmt.Errorf("cannot look at the packages in check mode: %w", err)
+	}
+	f.scratch, err = patchset.OpenStore(f.scratchDir, true)
+	return f.scratch, err
 }
 
 // contents reads the control part of each file and checks that it is the package the manifest says. Those the store
@@ -126,7 +159,7 @@ func (f *files) contents(need []patchset.Package) (contents map[string]deb.Archi
 	contents = map[string]deb.Archive{}
 	for _, p := range need {
 		file, err := f.open(p)
-		if f.folder == nil && errors.Is(err, fs.ErrNotExist) {
+		if f.store != nil && errors.Is(err, fs.ErrNotExist) {
 			missing = append(missing, p)
 			continue
 		}

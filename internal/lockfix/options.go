@@ -5,10 +5,10 @@ package lockfix
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/sftpset"
 )
 
 // Options are the user's words, of the right type already. The documentation of each is in modules/nfs_lock_fix.
@@ -48,6 +48,8 @@ func (o Options) absent() bool { return o.State == Absent }
 
 func (o Options) limit() time.Duration { return time.Duration(o.Timeout) * time.Second }
 
+func (o Options) timeIsUp() error { return fmt.Errorf("the run's time, %v, is up", o.limit()) }
+
 // check finds what no single option's type can tell.
 func (o Options) check() error {
 	if o.Timeout <= 0 {
@@ -59,8 +61,9 @@ func (o Options) check() error {
 	switch {
 	case o.PatchSet == "":
 		return errors.New("cannot patch without a patch set: name its folder with patch_set")
-	case strings.HasPrefix(o.PatchSet, "sftp://"):
-		return fmt.Errorf("cannot fetch %s: this version of the collection reads folders only; copy the patch set to the controller, or to the host and set remote_src", o.PatchSet)
+	case sftpset.IsAddress(o.PatchSet) && o.RemoteSrc:
+		return errors.New("cannot use remote_src with an address: it is for a patch_set that is a folder of this host")
+	case sftpset.IsAddress(o.PatchSet): // openSource reads it
 	case !o.RemoteSrc && o.Manifest == "":
 		return fmt.Errorf("cannot read the controller's folder %s: the collection's action plugin, which sends it, was not loaded. "+
 			"Call the module by its full name nfslock.kolla.nfs_lock_fix, or run from the checkout so that its ansible.cfg applies; "+

@@ -42,10 +42,10 @@ func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
 		return result, err
 	}
 	var set Set
-	f := &files{}
+	var f *files
 	if !o.absent() {
 		var err error
-		if set.Manifest, f, err = openSet(o); err != nil {
+		if set.Manifest, f, err = openSet(ctx, o); err != nil {
 			return result, err
 		}
 		defer f.close()
@@ -99,7 +99,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		}
 	}
 	// A run that waited long still has all its time for the work.
-	ctx, cancel := context.WithTimeoutCause(ctx, o.limit(), fmt.Errorf("the run's time, %v, is up", o.limit()))
+	ctx, cancel := context.WithTimeoutCause(ctx, o.limit(), o.timeIsUp())
 	defer cancel()
 	dead, warnings, err := j.findDead(call.CheckMode)
 	if err != nil {
@@ -128,10 +128,8 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 			return result, err
 		}
 		need := needed(set.Manifest, targets)
-		if !call.CheckMode {
-			if err := f.take(ctx, need); err != nil {
-				return result, err
-			}
+		if err := f.take(ctx, need, !call.CheckMode); err != nil {
+			return result, err
 		}
 		var missing []patchset.Package
 		if set.Contents, missing, err = f.contents(need); err != nil {

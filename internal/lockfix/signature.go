@@ -1,6 +1,7 @@
 package lockfix
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,7 +15,7 @@ import (
 
 // checkSignature says who signed the manifest, and refuses one that none of the allowed signers did. It comes before anything
 // in the manifest is believed. Where no signers are given nothing is read, and nobody is named.
-func checkSignature(o Options, manifest []byte, signature func() ([]byte, error)) (signer string, err error) {
+func checkSignature(ctx context.Context, o Options, manifest []byte, from source) (signer string, err error) {
 	if o.AllowedSigners == nil {
 		return "", nil
 	}
@@ -22,7 +23,7 @@ func checkSignature(o Options, manifest []byte, signature func() ([]byte, error)
 	if err != nil {
 		return "", err
 	}
-	data, err := signature()
+	data, err := from.Signature(ctx)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}

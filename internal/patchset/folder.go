@@ -9,8 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-
-	"github.com/nfslock/ansible-collection-kolla/internal/sshsig"
 )
 
 // Folder is a patch set in a folder of this host. Links that lead out of it are not followed.
@@ -31,16 +29,12 @@ func OpenFolder(dir string) (*Folder, error) {
 func (f *Folder) Close() error { return f.root.Close() }
 
 // Manifest is the text of manifest.yml, as it is.
-func (f *Folder) Manifest() (data []byte, err error) {
-	return f.read(manifestName, maxManifestSize)
-}
+func (f *Folder) Manifest() ([]byte, error) { return f.text(ManifestName, MaxManifestSize) }
 
-// Signature is what stands in manifest.yml.sig; the error is fs.ErrNotExist where there is none.
-func (f *Folder) Signature() (data []byte, err error) {
-	return f.read(SignatureName, sshsig.MaxSize)
-}
+// Signature is what manifest.yml.sig holds. The cause is fs.ErrNotExist where the set has none.
+func (f *Folder) Signature() ([]byte, error) { return f.text(SignatureName, MaxSignatureSize) }
 
-func (f *Folder) read(name string, most int64) (data []byte, err error) {
+func (f *Folder) text(name string, most int) (data []byte, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("cannot read %s: %w", filepath.Join(f.root.Name(), name), cause(err))
@@ -58,8 +52,8 @@ func (f *Folder) read(name string, most int64) (data []byte, err error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("it is no regular file")
 	}
-	data, err = io.ReadAll(io.LimitReader(file, most+1))
-	if err == nil && int64(len(data)) > most {
+	data, err = io.ReadAll(io.LimitReader(file, int64(most)+1))
+	if err == nil && len(data) > most {
 		return nil, fmt.Errorf("it has more than %d bytes", most)
 	}
 	return data, err

@@ -16,14 +16,22 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 	"gopkg.in/yaml.v3"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/sshsig"
+)
+
+// The texts of a patch set and how many bytes each may have.
+const (
+	ManifestName     = "manifest.yml"
+	MaxManifestSize  = 1 << 20               // some 3,000 packages
+	SignatureName    = ManifestName + ".sig" // as ssh-keygen names it; a set may lack it
+	MaxSignatureSize = sshsig.MaxSize
 )
 
 const (
-	manifestName    = "manifest.yml"
-	schema          = 1
-	maxManifestSize = 1 << 20 // bytes; some 3,000 packages
-	maxPackageSize  = 2 << 30 // bytes
-	maxErrors       = 10
+	schema         = 1
+	maxPackageSize = 2 << 30 // bytes
+	maxErrors      = 10
 )
 
 // Manifest is what a patch set says of itself.
@@ -202,8 +210,8 @@ func (p *parser) unique(line int, who string, pkg Package, named map[string]int)
 
 // document is the one YAML document's top, nil after an error. Aliases are refused before anything follows them.
 func (p *parser) document(data []byte) *yaml.Node {
-	if len(data) > maxManifestSize {
-		p.errorf(0, "it has %d bytes, %d are allowed", len(data), maxManifestSize)
+	if len(data) > MaxManifestSize {
+		p.errorf(0, "it has %d bytes, %d are allowed", len(data), MaxManifestSize)
 		return nil
 	}
 	if !utf8.Valid(data) {

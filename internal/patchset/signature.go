@@ -7,15 +7,12 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/sshsig"
 )
 
-// SignatureName is the file beside the manifest: ssh-keygen adds .sig to the name of what it signs.
-const SignatureName = manifestName + ".sig"
-
 // Namespace is what a manifest is signed for. A signature for anything else, such as a commit in git, is none for a
 // manifest, though the same key made it.
 const Namespace = "patch-set@nfslock.kolla"
 
 // signCommand makes the signature.
-const signCommand = "ssh-keygen -Y sign -f KEY -n " + Namespace + " " + manifestName
+const signCommand = "ssh-keygen -Y sign -f KEY -n " + Namespace + " " + ManifestName
 
 // VerifyManifest says which of the allowed signers signed these bytes of a manifest. An empty signature is none.
 func VerifyManifest(manifest, signature []byte, allowed sshsig.Signers, now time.Time) (signer string, err error) {

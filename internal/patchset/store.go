@@ -24,7 +24,8 @@ type Store struct {
 const partSuffix = ".part" // of a file that is being copied
 
 // OpenStore opens the store; the caller closes it. Without create nothing is changed, and a folder that does not exist
-// is an empty store. With create it is made, and what a killed run left half copied is removed.
+// is an empty store. With create it is made, and what a killed run left half copied is removed; what it left half fetched
+// stays, see Part.
 func OpenStore(dir string, create bool) (*Store, error) {
 	s := &Store{dir: dir}
 	if create {
@@ -94,7 +95,7 @@ func (s *Store) prepare(create bool) error {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), partSuffix) {
+		if strings.HasSuffix(e.Name(), partSuffix) && !isKeptPart(e.Name()) {
 			err = errors.Join(err, s.root.Remove(e.Name()))
 		}
 	}

@@ -344,7 +344,7 @@ func TestAFolderGivesItsManifestAndRegularFiles(t *testing.T) {
 	if err := os.Remove(manifest); err != nil {
 		t.Fatal(err)
 	}
-	write(t, manifest, make([]byte, maxManifestSize+1))
+	write(t, manifest, make([]byte, MaxManifestSize+1))
 	_, err = f.Manifest()
 	wrong(err, "cannot read "+manifest+": it has more than 1048576 bytes")
 	write(t, manifest, []byte("schema: 1"))

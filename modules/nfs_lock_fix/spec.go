@@ -1,6 +1,9 @@
 package main
 
-import "github.com/nfslock/ansible-collection-kolla/internal/ansible"
+import (
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/sftpset"
+)
 
 var spec = ansible.Spec{
 	"state": {
@@ -11,14 +14,18 @@ var spec = ansible.Spec{
 		},
 	},
 	"patch_set": {
+		Secret: sftpset.HoldsPassword,
 		Description: []string{
 			"Folder with C(manifest.yml) and the .deb files it names, on the controller, or on the target with C(remote_src=true).",
-			"Required with C(state=present). C(sftp://) addresses are refused for now.",
+			"Or C(sftp://USER@HOST[:PORT]/PATH), a folder that the target itself fetches from an SFTP server: what its store lacks, and of that what its containers need.",
+			"The path is absolute there. In it C(%), C(?), C(#) and C(@) are written C(%25), C(%3F), C(%23) and C(%40). An IPv6 address stands in brackets.",
+			"An address with a password in it is refused. So is a server whose host key the target does not know.",
+			"Required with C(state=present).",
 		},
 	},
 	"remote_src": {
 		Type: ansible.Bool, Default: false,
-		Description: []string{"Whether I(patch_set) is a folder on the target."},
+		Description: []string{"Whether I(patch_set) is a folder on the target. Not for C(sftp://)."},
 	},
 	"manifest_sha256": {
 		Description: []string{"Refuse any manifest whose SHA-256 checksum, in lower-case hexadecimal, is another one."},
@@ -36,12 +43,18 @@ var spec = ansible.Spec{
 		},
 	},
 	"sftp_private_key_file": {
-		Type:        ansible.Path,
-		Description: []string{"Private key on the target, for an sftp patch set. Not used yet."},
+		Type: ansible.Path,
+		Description: []string{
+			"Private key on the target, for C(sftp://). Nobody but its owner may have any right on the file, and no passphrase protects it.",
+			"Without it the agent is asked whose socket the environment variable C(SSH_AUTH_SOCK) of the task names.",
+		},
 	},
 	"sftp_known_hosts_file": {
-		Type:        ansible.Path,
-		Description: []string{"Known host keys on the target, for an sftp patch set. Not used yet."},
+		Type: ansible.Path,
+		Description: []string{
+			"File on the target with the server's host keys, for C(sftp://), in the form of OpenSSH's C(known_hosts). An unknown, changed or revoked key is always an error.",
+			"By default C(~/.ssh/known_hosts) of the user that the task runs as, which is root's, and C(/etc/ssh/ssh_known_hosts).",
+		},
 	},
 	"containers": {
 		Type: ansible.List,

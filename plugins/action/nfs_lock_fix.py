@@ -91,7 +91,9 @@ class ActionModule(ActionBase):
             remote = boolean(args.get("remote_src") or False)
         except TypeError:
             return False
-        return bool(patch_set) and not remote and args.get("state") != "absent" and not to_text(patch_set).startswith("sftp://")
+        # An address with a slip in it is the module's to refuse: a message of ours would show the password that it may hold.
+        address = to_text(patch_set).strip().lower().startswith("sftp:")
+        return bool(patch_set) and not remote and args.get("state") != "absent" and not address
 
     def _find_folder(self, patch_set):
         try:

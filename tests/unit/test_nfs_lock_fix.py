@@ -91,6 +91,7 @@ def test_files_still_missing_after_the_upload_are_a_failure(action, target, patc
         {"patch_set": "/srv/set", "remote_src": "yes"},
         {"patch_set": "/srv/set", "remote_src": "ture"},  # the module names the bad value
         {"patch_set": "sftp://patches@depot/srv/set"},
+        {"patch_set": " SFTP:/patches:secret@depot/srv/set"},
         {"patch_set": ""},
         {"patch_set": None},
         {},
