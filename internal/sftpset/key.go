@@ -15,15 +15,15 @@ import (
 
 const maxKeyFile = 64 << 10 // bytes; an RSA key of 16384 bits has 13 KB
 
-// signers are what the server is shown: the key in the file or, where none is named, those of the agent. The agent's
-// connection has to stay open while they are used.
-func (c Config) signers(ctx context.Context) (keys func() ([]ssh.Signer, error), release func(), err error) {
+// signers are what the server is shown: the key in the file or, where none is named, those of the agent. The agent signs
+// for as long as release is not called.
+func (c Config) signers(ctx context.Context) (keys []ssh.Signer, release func(), err error) {
 	if c.PrivateKeyFile != "" {
 		key, err := readKey(c.PrivateKeyFile)
 		if err != nil {
 			return nil, nil, fmt.Errorf("cannot use the key %s: %w", c.PrivateKeyFile, err)
 		}
-		return func() ([]ssh.Signer, error) { return []ssh.Signer{key}, nil }, func() {}, nil
+		return []ssh.Signer{key}, func() {}, nil
 	}
 	if c.AgentSocket == "" {
 		return nil, nil, errors.New("cannot log in: no sftp_private_key_file is given, and SSH_AUTH_SOCK names no agent; " +
@@ -32,21 +32,24 @@ func (c Config) signers(ctx context.Context) (keys func() ([]ssh.Signer, error),
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", c.AgentSocket)
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot speak to the agent at SSH_AUTH_SOCK: %w; start one, or name a key with sftp_private_key_file", err)
+		// Its own words only: a refused connection here is nothing that passes.
+		return nil, nil, fmt.Errorf("cannot speak to the agent at SSH_AUTH_SOCK: %v; start one, or name a key with sftp_private_key_file", err) //nolint:errorlint // see above
 	}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	ask := agent.NewClient(conn)
-	keys = func() ([]ssh.Signer, error) {
-		list, err := ask.Signers()
-		if err != nil {
-			return nil, fmt.Errorf("cannot speak to the agent at %s: %w", c.AgentSocket, err)
-		}
-		if len(list) == 0 {
-			return nil, fmt.Errorf("the agent at %s holds no key: ssh-add one", c.AgentSocket)
-		}
-		return list, nil
+	release = func() { stop(); conn.Close() }
+	keys, err = agent.NewClient(conn).Signers()
+	switch {
+	case ctx.Err() != nil:
+		err = fmt.Errorf("cannot speak to the agent at %s: it is silent", c.AgentSocket)
+	case err != nil:
+		err = fmt.Errorf("cannot speak to the agent at %s: %v", c.AgentSocket, err) //nolint:errorlint // see above
+	case len(keys) == 0:
+		err = fmt.Errorf("the agent at %s holds no key: ssh-add one", c.AgentSocket)
+	default:
+		return keys, release, nil
 	}
-	return keys, func() { stop(); conn.Close() }, nil
+	release()
+	return nil, nil, err
 }
 
 func readKey(name string) (ssh.Signer, error) {

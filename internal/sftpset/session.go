@@ -68,20 +68,16 @@ func dialCause(ctx context.Context, err error) error {
 	return err
 }
 
-func (s *session) start(c Config, known *hostKeys, keys func() ([]ssh.Signer, error)) (err error) {
+func (s *session) start(c Config, known *hostKeys, keys []ssh.Signer) (err error) {
 	defer broken(&err)
-	var noKeys error
 	conn, channels, requests, err := ssh.NewClientConn(s.wire, known.addr, &ssh.ClientConfig{
 		User:              c.Address.User,
 		HostKeyCallback:   known.check,
 		HostKeyAlgorithms: known.algorithms(),
-		Auth: []ssh.AuthMethod{ssh.PublicKeysCallback(func() (list []ssh.Signer, err error) {
-			list, noKeys = keys()
-			return list, noKeys
-		})},
+		Auth:              []ssh.AuthMethod{ssh.PublicKeys(keys...)},
 	})
 	if err != nil {
-		return refusal(c, known, noKeys, err)
+		return refusal(c, known, err)
 	}
 	s.ssh = ssh.NewClient(conn, channels, requests)
 	s.sftp, err = sftp.NewClient(s.ssh, sftp.MaxPacketUnchecked(pieceSize), sftp.UseFstat(true))
@@ -92,7 +88,7 @@ func (s *session) start(c Config, known *hostKeys, keys func() ([]ssh.Signer, er
 }
 
 // refusal says what ended the handshake.
-func refusal(c Config, known *hostKeys, noKeys, err error) error {
+func refusal(c Config, known *hostKeys, err error) error {
 	var kinds *ssh.AlgorithmNegotiationError
 	switch {
 	case known.failed != nil:
@@ -101,8 +97,6 @@ func refusal(c Config, known *hostKeys, noKeys, err error) error {
 		return fmt.Errorf("cannot trust the server: %w", known.noCommonKind(kinds))
 	case !known.passed || isPassing(err):
 		return fmt.Errorf("cannot begin SSH: %w", brief(err))
-	case noKeys != nil:
-		return noKeys
 	}
 	key := "none of the agent's keys is"
 	if c.PrivateKeyFile != "" {

@@ -34,21 +34,21 @@ type Server struct {
 }
 
 type lockedBuffer struct {
-	sync.Mutex
-	bytes.Buffer
+	mu   sync.Mutex
+	text bytes.Buffer
 }
 
 func (l *lockedBuffer) Write(b []byte) (int, error) {
-	l.Lock()
-	defer l.Unlock()
-	return l.Buffer.Write(b)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
 }
 
 // Log is what sshd said so far.
 func (s *Server) Log() string {
-	s.log.Lock()
-	defer s.log.Unlock()
-	return s.log.String()
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	return s.log.text.String()
 }
 
 // Start starts an sshd with host keys of the named types (ssh-keygen's words), which ends with the test. Without
