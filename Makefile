@@ -29,9 +29,9 @@ docs: ## the modules' documentation, from their argument specs
 
 test: test-go test-python test-lab ## every test; installs what is missing on Debian and Ubuntu
 
-test-go: ## Go: tables, testscript, race detector
-	@command -v ssh-keygen >/dev/null || tests/integration/apt-install.sh openssh-client || [ -z "$$CI" ]
-	CGO_ENABLED=1 $(GO) test -race ./...
+test-go: ## Go: tables, testscript, race detector, a real OpenSSH server
+	tests/integration/apt-install.sh openssh-server openssh-client
+	NFSLOCK_SSHD=required CGO_ENABLED=1 $(GO) test -race ./...
 
 test-python: ## the action plugin
 	tests/unit/run.sh
@@ -45,8 +45,9 @@ soak: build ## ROUNDS runs (200) that are disturbed at random moments; SEED=… 
 demo: build ## the main job from start to end, shown
 	tests/integration/demo.sh
 
-bench: build ## the same job by this module and by a shell loop, in one run; WITH=PROGRAM adds another build of it
+bench: build ## the same job by this module and by a shell loop, in one run; WITH=PROGRAM adds another build of it; and SFTP by it and by OpenSSH
 	tests/bench/run.sh
+	tests/bench/sftp.sh
 
 fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz || true); do \
