@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 	"github.com/nfslock/ansible-collection-kolla/internal/sftpset/sshdtest"
 )
 
@@ -21,10 +22,7 @@ func TestSpeed(t *testing.T) {
 		t.Skip("a comparison, for make bench")
 	}
 	s := sshdtest.Start(t, "ed25519")
-	data := noise(30, 200_000_000)
-	path := s.Put(t, "a.deb", data)
-	p := pkg(data)
-	data = nil
+	path, p := put(t, s, noise(30, 200_000_000))
 	config := to(t, s, s.Addr())
 	var ours, theirs []time.Duration
 	for round := range rounds {
@@ -71,4 +69,9 @@ func TestSpeed(t *testing.T) {
 	if us < 0.8*them {
 		t.Errorf("less than 0.8 of OpenSSH's speed")
 	}
+}
+
+func put(t *testing.T, s *sshdtest.Server, data []byte) (string, patchset.Package) {
+	t.Helper()
+	return s.Put(t, "a.deb", data), pkg(data)
 }

@@ -59,15 +59,14 @@ func TestNextRunGoesOnWhereTheLastOneWasCut(t *testing.T) {
 	s := sshdtest.Start(t, "ed25519")
 	data := noise(3, size)
 	s.Put(t, "a.deb", data)
-	cut := true
-	proxy := sshdtest.Through(t, s.Addr(), func(_, bytes int64) sshdtest.Fate {
-		if cut && bytes > 6<<20 {
+	proxy := sshdtest.Through(t, s.Addr(), func(connection, bytes int64) sshdtest.Fate {
+		if connection == 1 && bytes > 6<<20 {
 			return sshdtest.Silent
 		}
 		return sshdtest.Go
 	})
 	dir := t.TempDir()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Second, errors.New("the run's time, 2s, is up"))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 4*time.Second, errors.New("the run's time, 4s, is up"))
 	defer cancel()
 	first, err := patchset.OpenStore(dir, true)
 	if err != nil {
@@ -75,8 +74,7 @@ func TestNextRunGoesOnWhereTheLastOneWasCut(t *testing.T) {
 	}
 	err = open(t, to(t, s, proxy.Addr)).Fetch(ctx, pkg(data), first)
 	first.Close()
-	wantError(t, err, "cannot fetch "+s.Folder+"/a.deb from", "the run's time, 2s, is up")
-	cut = false
+	wantError(t, err, "cannot fetch "+s.Folder+"/a.deb from", "the run's time, 4s, is up")
 	before := proxy.Bytes.Load()
 	store := newStore(t, dir)
 	if err := open(t, to(t, s, proxy.Addr)).Fetch(t.Context(), pkg(data), store); err != nil {
@@ -215,11 +213,12 @@ func TestSilentServer(t *testing.T) {
 	s.Put(t, "a.deb", noise(10, size))
 	for name, test := range map[string]struct {
 		from int64 // bytes of each connection after which it falls silent
+		idle time.Duration
 		want string
 	}{
-		"before the handshake": {0, "cannot read"},
-		"in the handshake":     {500, "cannot read"},
-		"after it":             {3 << 20, "cannot fetch"},
+		"before the handshake": {0, 300 * time.Millisecond, "cannot read"},
+		"in the handshake":     {500, 300 * time.Millisecond, "cannot read"},
+		"after it":             {3 << 20, 2 * time.Second, "cannot fetch"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			proxy := sshdtest.Through(t, s.Addr(), func(_, bytes int64) sshdtest.Fate {
@@ -229,7 +228,7 @@ func TestSilentServer(t *testing.T) {
 				return sshdtest.Go
 			})
 			c := to(t, s, proxy.Addr)
-			c.Idle = 300 * time.Millisecond
+			c.Idle = test.idle
 			set := open(t, c)
 			began := time.Now()
 			_, err := set.Manifest(t.Context())
@@ -237,10 +236,10 @@ func TestSilentServer(t *testing.T) {
 				other := pkg(noise(11, size+20<<20))
 				s.Put(t, "a.deb", noise(11, size+20<<20))
 				// Each try gets three megabytes further, so this one ends with the run.
-				ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Second, errors.New("the run's time, 2s, is up"))
+				ctx, cancel := context.WithTimeoutCause(t.Context(), 4*time.Second, errors.New("the run's time, 4s, is up"))
 				defer cancel()
 				err = set.Fetch(ctx, other, newStore(t, t.TempDir()))
-				wantError(t, err, test.want, "the run's time, 2s, is up")
+				wantError(t, err, test.want, "the run's time, 4s, is up")
 			} else {
 				wantError(t, err, test.want, "the server is silent: nothing has come for 300ms", "(4 times)")
 			}
@@ -355,7 +354,7 @@ func TestHostileServer(t *testing.T) {
 				write(c)
 			})
 			c := to(t, real, addr)
-			c.Handshake, c.Idle = 2*time.Second, time.Second
+			c.Handshake, c.Idle = 700*time.Millisecond, 400*time.Millisecond
 			bounded(t, 12*time.Second, func() error { _, err := open(t, c).Manifest(t.Context()); return err })
 		})
 	}

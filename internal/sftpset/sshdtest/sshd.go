@@ -108,7 +108,12 @@ func Start(t testing.TB, hostKeys ...string) *Server {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "-D", "-e", "-f", file)
+	args := []string{"-D", "-e", "-f", file}
+	// From 9.8 on sshd turns away for a while whom it has refused before; an older one does not know the word.
+	if penalties := []string{"-o", "PerSourcePenalties=no"}; exec.Command(program, append([]string{"-t", "-f", file}, penalties...)...).Run() == nil {
+		args = append(args, penalties...)
+	}
+	cmd := exec.Command(program, args...)
 	cmd.Stderr = &s.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
