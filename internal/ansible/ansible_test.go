@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -410,6 +411,26 @@ func TestSecretsAreHiddenInFailures(t *testing.T) {
 }
 
 // What the action plugin sends may have a megabyte; Ansible would log it with every task.
+// An option that is no secret holds one all the same, in whatever shape it was given.
+func TestASecretInAnOpenOptionIsHidden(t *testing.T) {
+	spec := maps.Clone(testSpec)
+	spec["patch_set"] = Option{Secret: func(text string) bool { return strings.Contains(text, ":hunter2@") }}
+	for _, args := range []string{
+		`{"patch_set": "sftp://p:hunter2@h/a"}`, `{"patch_set": ["sftp://p:hunter2@h/a"]}`, `{"patch_set": {"a": "sftp://p:hunter2@h/a"}}`,
+	} {
+		report := module(t, spec, args, func(_ context.Context, o testOptions, _ Call) (testResult, error) {
+			return testResult{Rows: []any{o.PatchSet}}, fmt.Errorf("cannot read %s", o.PatchSet)
+		})
+		if text := fmt.Sprint(report); strings.Contains(text, "hunter2") {
+			t.Errorf("%s: %s", args, text)
+		}
+	}
+	report := module(t, spec, `{"patch_set": "sftp://p@h/a"}`, nothing)
+	if shown := report["invocation"].(map[string]any)["module_args"].(map[string]any)["patch_set"]; shown != "sftp://p@h/a" {
+		t.Errorf("one without a secret is shown as %v", shown)
+	}
+}
+
 func TestInternalOptionsAreNeverShown(t *testing.T) {
 	long := strings.Repeat("manifest", 1<<17)
 	for name, args := range map[string]string{

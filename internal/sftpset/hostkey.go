@@ -44,6 +44,11 @@ func (c Config) knownHosts() (*hostKeys, error) {
 			return nil, fmt.Errorf("cannot know the server: there is neither %s: %s", strings.Join(usual, " nor "), h.wayIn(usual[0]))
 		}
 	}
+	for _, name := range h.files {
+		if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("cannot read the known host keys: %s is no regular file", name)
+		}
+	}
 	var err error
 	if h.db, err = knownhosts.NewDB(h.files...); err != nil {
 		return nil, fmt.Errorf("cannot read the known host keys: %w", err)

@@ -207,6 +207,7 @@ func TestHostKeyThatIsNotTheKnownOne(t *testing.T) {
 		"revoked":          {s.Known(t, proxy.Addr, "@revoked", own), []string{"is revoked by", fingerprint, "line 1"}},
 		"known, revoked":   {both, []string{"is revoked by", fingerprint}},
 		"damaged":          {s.Key, []string{"cannot read the known host keys", "key:1"}},
+		"a device":         {os.DevNull, []string{"cannot read the known host keys: /dev/null is no regular file"}},
 		"not there":        {filepath.Join(t.TempDir(), "none"), []string{"cannot read the known host keys", "no such file"}},
 	} {
 		t.Run(name, func(t *testing.T) {
