@@ -3,6 +3,7 @@ package lockfix
 import (
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -136,4 +137,54 @@ func TestSetThatCannotBeFetchedChangesNothing(t *testing.T) {
 	if left, _ := os.ReadDir(filepath.Join(w.dir, "state", "store")); len(left) > 0 {
 		t.Errorf("left in the store: %v", left)
 	}
+}
+
+// The signature comes the same way as the manifest, and is judged before a word of it is believed.
+func TestSetOnAServerIsSigned(t *testing.T) {
+	set, local := folder(t, qemuUtils(patched))
+	server, begin, _ := onServer(t, set, local)
+	keys := t.TempDir()
+	keygen := func(args ...string) {
+		t.Helper()
+		command := exec.CommandContext(t.Context(), "ssh-keygen", args...)
+		command.Dir = keys
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Fatalf("ssh-keygen %v: %v: %s", args, err, out)
+		}
+	}
+	keygen("-q", "-t", "ed25519", "-N", "", "-f", "ann")
+	public, err := os.ReadFile(filepath.Join(keys, "ann.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const manifest = "schema: 1\nvariant: fallback\nsuffix: +nfslock1\npackages: []\n"
+	if err := os.WriteFile(filepath.Join(keys, "manifest.yml"), []byte(manifest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keygen("-q", "-Y", "sign", "-f", "ann", "-n", patchset.Namespace, "manifest.yml")
+	signature, err := os.ReadFile(filepath.Join(keys, "manifest.yml.sig"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options()
+	signers := "ann@example.com " + string(public)
+	o.AllowedSigners = &signers
+	read := func(want string) {
+		t.Helper()
+		f := begin()
+		defer f.close()
+		_, err := f.readManifest(t.Context(), o)
+		if want == "" && (err == nil || strings.Contains(err.Error(), "cannot use patch set")) && f.signer == "ann@example.com" {
+			return // whether a set may be empty is not the signature's business
+		}
+		if want == "" || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, signer %q, want %q", err, f.signer, want)
+		}
+	}
+	server.Put(t, "manifest.yml", []byte(manifest))
+	read("it is not signed")
+	server.Put(t, "manifest.yml.sig", signature)
+	read("")
+	server.Put(t, "manifest.yml", []byte("no manifest: [at all"))
+	read("is not good")
 }
