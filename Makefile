@@ -39,6 +39,9 @@ test-python: ## the action plugin
 test-lab: build ## the real engine, real containers, rebuilt packages; SHORT=yes leaves out seven minutes of faults
 	tests/integration/run.sh
 
+matrix: ## what each build of QEMU does with image locks, in each state of the kernel's: docs/locks.md. Builds both variants first
+	MATRIX=yes tests/integration/run.sh -run TestImageLocks -v
+
 soak: build ## ROUNDS runs (200) that are disturbed at random moments; SEED=… repeats a sequence
 	NFSLOCK_SOAK_ROUNDS=$(ROUNDS) NFSLOCK_SOAK_SEED=$(SEED) tests/integration/run.sh -run TestSoak -v -timeout 3h
 
@@ -63,4 +66,4 @@ lint: ## Go, shell, YAML, Ansible
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh' .ci/run)
 	tests/ansible/lint.sh
 
-.PHONY: help build docs test test-go test-python test-lab soak demo bench fuzz lint
+.PHONY: help build docs test test-go test-python test-lab matrix soak demo bench fuzz lint
