@@ -26,7 +26,7 @@ type machine struct {
 	why     string
 	dir     string // /var/lib/nfslock
 	proc    string // "/proc"
-	client  client
+	client  sunrpc.Caller
 }
 
 // observe looks at everything at once. In check mode not even the host's package lists are refreshed.
@@ -46,7 +46,7 @@ func (m *machine) observe(ctx context.Context, o Options, check bool) (Seen, err
 	group.Go(func() error { return m.lookAtProcesses(&s) })
 	group.Go(func() error { return m.lookAtContainers(ctx, o, &s) })
 	group.Go(func() error {
-		s.Answers = ask(ctx, m.client, o.Statd)
+		s.Answers = sunrpc.AskLocal(ctx, m.client, o.Statd)
 		return ctx.Err()
 	})
 	group.Go(func() error { return m.lookAtMounts(&s) })

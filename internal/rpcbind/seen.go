@@ -85,29 +85,21 @@ type Unbound struct {
 	HostNetwork bool
 }
 
-// Condition is how a service fares when it is asked.
-type Condition string
+// What asking rpcbind and statd comes to is sunrpc's; its words are used here as they are.
+type (
+	Condition = sunrpc.Condition
+	Answers   = sunrpc.Answers
+)
 
 // Conditions of a service. Only answering is well.
 const (
-	Answering    Condition = "answers"
-	Hanging      Condition = "hangs"        // it accepts connections, or drops packets, and is silent
-	NotThere     Condition = "absent"       // nobody is there
-	Unregistered Condition = "unregistered" // statd: a process, but rpcbind does not know it
-	Dead         Condition = "dead"         // statd: registered, and nobody at its port
-	Partial      Condition = "partial"      // rpcbind: over some of its three ways only
+	Answering    = sunrpc.Answering
+	Hanging      = sunrpc.Hanging
+	NotThere     = sunrpc.NotThere
+	Unregistered = sunrpc.Unregistered
+	Dead         = sunrpc.Dead
+	Partial      = sunrpc.Partial
 )
-
-// Answers is what asking came to.
-type Answers struct {
-	RPCBind   Condition
-	RPCBindMS float64 // the slowest of its ways
-	RPCDetail string  // why it does not answer
-	Statd     Condition
-	StatdMS   float64
-	StatdInfo string
-	Programs  []sunrpc.Registration
-}
 
 // statd gives the running ones outside of our own container, and not under the unit.
 func (s Seen) strayStatds() []Daemon {

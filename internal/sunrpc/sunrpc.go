@@ -17,6 +17,7 @@ import (
 const (
 	Portmapper uint32 = 100000 // rpcbind, too
 	Status     uint32 = 100024 // rpc.statd
+	NLM        uint32 = 100021 // the kernel's lock manager, of which NFSv3 has its locks
 )
 
 // Port is where rpcbind listens.

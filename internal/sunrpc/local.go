@@ -1,4 +1,4 @@
-package rpcbind
+package sunrpc
 
 import (
 	"context"
@@ -11,8 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
 
 // socketPath is where programs of this host reach rpcbind, and those of containers that bind /run.
@@ -21,26 +19,50 @@ const socketPath = "/run/rpcbind.sock"
 // loopback is how the kernel reaches both (fs/lockd/mon.c), and a container without /run.
 const loopback = "127.0.0.1"
 
-// client makes the calls; tests put a fake in its place.
-type client interface {
-	Null(ctx context.Context, t sunrpc.Target, program, version uint32) (time.Duration, error)
-	Dump(ctx context.Context, t sunrpc.Target) ([]sunrpc.Registration, uint32, error)
+// Caller makes the calls: a Client, or what a test puts in its place.
+type Caller interface {
+	Null(ctx context.Context, t Target, program, version uint32) (time.Duration, error)
+	Dump(ctx context.Context, t Target) ([]Registration, uint32, error)
 }
 
-// ask asks rpcbind over its three ways at once, then statd at the ports that rpcbind names. Neither a process nor the state of a
-// unit proves anything: see the package comment of sunrpc.
-func ask(ctx context.Context, c client, statd bool) Answers {
-	at := net.JoinHostPort(loopback, strconv.Itoa(sunrpc.Port))
-	targets := []sunrpc.Target{{Network: "unix", Address: socketPath}, {Network: "tcp", Address: at}, {Network: "udp", Address: at}}
+// Condition is how a service fares when it is asked.
+type Condition string
+
+// Conditions of a service. Only answering is well.
+const (
+	Answering    Condition = "answers"
+	Hanging      Condition = "hangs"        // it accepts connections, or drops packets, and is silent
+	NotThere     Condition = "absent"       // nobody is there
+	Unregistered Condition = "unregistered" // statd: a process, but rpcbind does not know it
+	Dead         Condition = "dead"         // statd: registered, and nobody at its port
+	Partial      Condition = "partial"      // rpcbind: over some of its three ways only
+)
+
+// Answers is what asking came to.
+type Answers struct {
+	RPCBind   Condition
+	RPCBindMS float64 // the slowest of its ways
+	RPCDetail string  // why it does not answer
+	Statd     Condition
+	StatdMS   float64
+	StatdInfo string // why it does not answer
+	Programs  []Registration
+}
+
+// AskLocal asks rpcbind of this host over its three ways at once, then statd, if that is wanted, at the ports that rpcbind names.
+// Neither a process nor the state of a unit proves anything.
+func AskLocal(ctx context.Context, c Caller, statd bool) Answers {
+	at := net.JoinHostPort(loopback, strconv.Itoa(Port))
+	targets := []Target{{Network: "unix", Address: socketPath}, {Network: "tcp", Address: at}, {Network: "udp", Address: at}}
 	errs := make([]error, len(targets))
 	took := make([]time.Duration, len(targets))
-	var tables [2][]sunrpc.Registration
+	var tables [2][]Registration
 	var wait sync.WaitGroup
 	for i, target := range targets {
 		wait.Go(func() {
 			began := time.Now()
 			if target.Network == "udp" { // whose datagrams a large table would not fit
-				_, errs[i] = c.Null(ctx, target, sunrpc.Portmapper, 2)
+				_, errs[i] = c.Null(ctx, target, Portmapper, 2)
 			} else {
 				tables[i], _, errs[i] = c.Dump(ctx, target)
 			}
@@ -57,7 +79,7 @@ func ask(ctx context.Context, c client, statd bool) Answers {
 		}
 		failed++
 		a.RPCDetail = strings.TrimPrefix(a.RPCDetail+"; "+fmt.Sprintf("%s: %s", targets[i], cause(err)), "; ")
-		if errors.Is(err, sunrpc.ErrHangs) {
+		if errors.Is(err, ErrHangs) {
 			a.RPCBind = Hanging
 		}
 	}
@@ -78,15 +100,15 @@ func ask(ctx context.Context, c client, statd bool) Answers {
 	return a
 }
 
-func (a *Answers) askStatd(ctx context.Context, c client) {
+func (a *Answers) askStatd(ctx context.Context, c Caller) {
 	if a.Programs == nil {
 		a.Statd, a.StatdInfo = NotThere, "rpcbind names no port"
 		return
 	}
-	var targets []sunrpc.Target
+	var targets []Target
 	for _, r := range a.Programs {
-		if port, ok := r.Port(); ok && r.Program == sunrpc.Status && r.Version == 1 && (r.NetID == "tcp" || r.NetID == "udp") {
-			targets = append(targets, sunrpc.Target{Network: r.NetID, Address: net.JoinHostPort(loopback, strconv.Itoa(int(port)))})
+		if port, ok := r.Port(); ok && r.Program == Status && r.Version == 1 && (r.NetID == "tcp" || r.NetID == "udp") {
+			targets = append(targets, Target{Network: r.NetID, Address: net.JoinHostPort(loopback, strconv.Itoa(int(port)))})
 		}
 	}
 	if len(targets) == 0 {
@@ -97,7 +119,7 @@ func (a *Answers) askStatd(ctx context.Context, c client) {
 	took := make([]time.Duration, len(targets))
 	var wait sync.WaitGroup
 	for i, target := range targets {
-		wait.Go(func() { took[i], errs[i] = c.Null(ctx, target, sunrpc.Status, 1) })
+		wait.Go(func() { took[i], errs[i] = c.Null(ctx, target, Status, 1) })
 	}
 	wait.Wait()
 	a.Statd = Answering
@@ -107,7 +129,7 @@ func (a *Answers) askStatd(ctx context.Context, c client) {
 			continue
 		}
 		a.StatdInfo = strings.TrimPrefix(a.StatdInfo+"; "+fmt.Sprintf("%s: %s", targets[i], cause(err)), "; ")
-		if a.Statd = Dead; errors.Is(err, sunrpc.ErrHangs) {
+		if a.Statd = Dead; errors.Is(err, ErrHangs) {
 			a.Statd = Hanging
 		}
 	}
@@ -119,8 +141,8 @@ func cause(err error) string {
 	switch {
 	case errors.As(err, &no):
 		return no.Error()
-	case errors.Is(err, sunrpc.ErrHangs):
-		return sunrpc.ErrHangs.Error()
+	case errors.Is(err, ErrHangs):
+		return ErrHangs.Error()
 	}
 	return err.Error()
 }
