@@ -25,6 +25,7 @@ type Container struct {
 	StartedAt time.Time
 	EndedAt   time.Time // of the run before, or of the last one
 	ReadOnly  bool      // its root filesystem is mounted read-only
+	Seccomp   string    // "" for the engine's own profile, "unconfined", or "custom"
 	Health    []string  // the command of its health check, to run in it as its own user; empty if it has none
 }
 
@@ -67,6 +68,7 @@ func (e *Engine) Inspect(ctx context.Context, id string) (Container, error) {
 		State:    string(in.State.Status),
 		PID:      in.State.Pid,
 		ReadOnly: in.HostConfig.ReadonlyRootfs,
+		Seccomp:  seccomp(in.HostConfig.SecurityOpt),
 	}
 	c.StartedAt, _ = time.Parse(time.RFC3339Nano, in.State.StartedAt) // zero for one that never ran
 	c.EndedAt, _ = time.Parse(time.RFC3339Nano, in.State.FinishedAt)
@@ -74,6 +76,25 @@ func (e *Engine) Inspect(ctx context.Context, id string) (Container, error) {
 		c.Health = healthCommand(in.Config.Healthcheck.Test)
 	}
 	return c, nil
+}
+
+// seccomp finds the profile among the security options that a container was made with: "seccomp=unconfined", or a whole profile in
+// JSON. Older engines wrote a colon.
+func seccomp(options []string) string {
+	for _, o := range options {
+		value, ok := strings.CutPrefix(o, "seccomp=")
+		if !ok {
+			value, ok = strings.CutPrefix(o, "seccomp:")
+		}
+		switch {
+		case !ok:
+		case value == "unconfined":
+			return value
+		case value != "builtin" && value != "default":
+			return "custom"
+		}
+	}
+	return ""
 }
 
 // healthCommand turns a health check as the engine stores it into a command. CMD-SHELL holds one string for /bin/sh,

@@ -153,3 +153,21 @@ func TestOpenRootOfAContainerThatDoesNotRunSaysHowItIs(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestSeccomp(t *testing.T) {
+	for _, test := range []struct {
+		options []string
+		want    string
+	}{
+		{nil, ""},
+		{[]string{"label=disable", "apparmor=unconfined"}, ""},
+		{[]string{"seccomp=builtin"}, ""},
+		{[]string{"no-new-privileges", "seccomp=unconfined"}, "unconfined"},
+		{[]string{"seccomp:unconfined"}, "unconfined"},
+		{[]string{`seccomp={"defaultAction":"SCMP_ACT_ALLOW"}`}, "custom"},
+	} {
+		if got := seccomp(test.options); got != test.want {
+			t.Errorf("%q: %q", test.options, got)
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package host
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"os"
@@ -22,7 +21,11 @@ type Mount struct {
 // NeedsStatd is true of a mount whose locks go through rpc.statd: NFS versions 2 and 3, unless all its locks are local
 // (nfs(5): nolock, local_lock).
 func (m Mount) NeedsStatd() bool {
-	options := strings.Split(m.Options, ",")
+	return needsStatd(m.Options)
+}
+
+func needsStatd(super string) bool {
+	options := strings.Split(super, ",")
 	has := func(option string) bool { return slices.Contains(options, option) }
 	return (has("vers=3") || has("vers=2")) && !has("nolock") && !has("local_lock=all")
 }
@@ -61,21 +64,16 @@ func NFSMounts(proc string) ([]Mount, error) {
 	return all, nil
 }
 
-// parseMounts reads /proc/PID/mountinfo: the fields before " - " vary in number; behind it are type, source and the filesystem's
-// own options (proc(5)).
+// parseMounts keeps the NFS mounts of what a process sees.
 func parseMounts(r io.Reader, pid int) ([]Mount, error) {
+	all, err := parseMountInfo(r)
 	var found []Mount
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20) // an overlay's line names all its layers
-	for lines.Scan() {
-		before, behind, ok := strings.Cut(lines.Text(), " - ")
-		left, right := strings.Fields(before), strings.Fields(behind)
-		if !ok || len(left) < 5 || len(right) < 3 || right[0] != "nfs" && right[0] != "nfs4" {
-			continue
+	for _, m := range all {
+		if m.IsNFS() {
+			found = append(found, Mount{Source: m.Source, Path: m.Path, Options: m.Super, PID: pid})
 		}
-		found = append(found, Mount{Source: unescape(right[1]), Path: unescape(left[4]), Options: right[2], PID: pid})
 	}
-	return found, lines.Err()
+	return found, err
 }
 
 // unescape undoes the kernel's \040 and the like.

@@ -49,6 +49,9 @@ func Processes(proc string, names ...string) ([]Process, error) {
 	return found, nil
 }
 
+// PIDs lists the processes below proc, usually "/proc", in the order of their numbers.
+func PIDs(proc string) ([]int, error) { return pids(proc) }
+
 // pids lists the processes in the order of their numbers, so that the host's first one is the first.
 func pids(proc string) ([]int, error) {
 	dir, err := os.Open(proc)
@@ -250,17 +253,23 @@ func parseSockets(r io.Reader, port uint16, tcp bool) ([]Socket, error) {
 
 // Holders names the processes that hold one of the sockets. likely are looked at first, because going through all open files of
 // a host with many guests takes long; the first process, which may be systemd, is always among them.
-func Holders(proc string, sockets []Socket, likely []int) (holders []int, err error) {
-	wanted := map[string]bool{}
-	for _, s := range sockets {
-		wanted["socket:["+s.inode+"]"] = true
-	}
+func Holders(proc string, sockets []Socket, likely []int) ([]int, error) {
 	all, err := pids(proc)
 	if err != nil {
 		return nil, err
 	}
+	return HoldersAmong(proc, sockets, slices.Concat([]int{1}, likely, all)), nil
+}
+
+// HoldersAmong keeps of the processes those that hold one of the sockets, and stops when all sockets are found. The kernel's own, such
+// as its lock manager's, are held by no process.
+func HoldersAmong(proc string, sockets []Socket, among []int) (holders []int) {
+	wanted := map[string]bool{}
+	for _, s := range sockets {
+		wanted["socket:["+s.inode+"]"] = true
+	}
 	seen := map[string]bool{}
-	for _, pid := range slices.Concat([]int{1}, likely, all) {
+	for _, pid := range among {
 		if len(seen) == len(wanted) {
 			break
 		}
@@ -282,7 +291,7 @@ func Holders(proc string, sockets []Socket, likely []int) (holders []int, err er
 			holders = append(holders, pid)
 		}
 	}
-	return holders, nil
+	return holders
 }
 
 // CommandName is the process's name, empty if there is no such process.

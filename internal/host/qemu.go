@@ -68,6 +68,20 @@ func guest(proc, own string, pid int) (Guest, bool) {
 	return Guest{PID: pid, Name: guestName(line), exe: exe, path: path}, true
 }
 
+// GuestName is the name of the guest that a process runs; empty if it is no QEMU or has none.
+func GuestName(proc string, pid int) string {
+	dir := filepath.Join(proc, strconv.Itoa(pid))
+	target, err := os.Readlink(filepath.Join(dir, "exe"))
+	if err != nil || !strings.HasPrefix(filepath.Base(target), "qemu-") {
+		return ""
+	}
+	line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	if err != nil {
+		return ""
+	}
+	return guestName(line)
+}
+
 // guestName finds the name in QEMU's arguments, separated by NUL: "-name guest=vm,debug-threads=on" as libvirt writes
 // it, or "-name vm". A comma in a name is doubled: qemu(1).
 func guestName(cmdline []byte) string {
