@@ -1,0 +1,88 @@
+package lockprobe
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A command names HOST for the host that was looked at: a module does not know what the inventory calls it.
+const (
+	ensureCommand = "ansible HOST -b -m nfslock.kolla.rpcbind_ensure"
+	// run on the server: whether it reaches this host
+	callbackCommand = "rpcinfo -T tcp HOST 100024 && rpcinfo -T tcp HOST 100021"
+	fixCommand      = "ansible-playbook -i INVENTORY -l HOST nfslock.kolla.fix -e nfs_lock_fix_patch_set=FOLDER"
+)
+
+// cure is the smallest thing that helps against a verdict.
+func (e Evidence) cure(v Verdict) Cure {
+	switch v {
+	case OK:
+		return Cure{Fix: FixNone, Text: "Nothing is to be done."}
+	case RPCBindMissing, StatdMissing, StatdDead:
+		return Cure{
+			Fix: FixRPCBind, Command: ensureCommand,
+			Text: "Make rpcbind and rpc.statd live on this host; the mounts that exist recover at once. Or mount with NFSv4: " + nfsv4,
+		}
+	case ServerNoNLM:
+		return Cure{Fix: FixNFSv4, Text: "Mount with NFSv4, which needs no lock manager beside it: " + nfsv4 + " Or start the server's lock manager."}
+	case CallbackBlocked:
+		return Cure{
+			Fix: FixServer, Command: callbackCommand,
+			Text: "Let the server reach this host: port 111 and those of rpc.statd and of the lock manager, which the command, run on the server, tries; start the server's rpc.statd if it is down. Or mount with NFSv4: " + nfsv4,
+		}
+	case NolockMount:
+		return Cure{Fix: FixNFSv4, Text: "Remove the option, or mount with NFSv4: " + nfsv4 + " Until then nothing keeps two hosts from writing to one image."}
+	case LocksRefused, OFDUnsupported:
+		return e.withoutLocks()
+	case Held:
+		return e.holder()
+	case Hangs:
+		return Cure{Fix: FixServer, Text: fmt.Sprintf("Look at the server of %s and the network to it. What waits for the mount on this host cannot be ended before it answers; umount -f ends it, with an error for whoever writes there.", e.Source)}
+	}
+	return Cure{Fix: FixLook, Text: "Clear up what the reason names, then run this again."}
+}
+
+// nfsv4 names the settings of kolla-ansible with which both sides move. Read in Cinder, os-brick and Nova: Cinder hands Nova only the
+// options that stand behind a share, never its own nfs_mount_options.
+const nfsv4 = "write vers=4.2 behind the share in /etc/kolla/config/nfs_shares (host:/export -o vers=4.2), " +
+	"set nfs_mount_options = vers=4.2 in /etc/kolla/config/cinder/cinder-volume.conf for the backend and in /etc/kolla/config/nova/nova-compute.conf under [libvirt], " +
+	"run kolla-ansible reconfigure, and mount again: guests with volumes there are to be moved away first."
+
+// withoutLocks: QEMU's package is the last cure, and already there in some containers.
+func (e Evidence) withoutLocks() Cure {
+	switch {
+	case e.QEMU == Patched && e.Variant == "fallback":
+		return Cure{Fix: FixNone, Text: "Nothing more is to be done: the patched QEMU goes on without locks here and warns. Nothing keeps two writers of one image apart."}
+	case e.OutsideWell:
+		return Cure{
+			Fix: FixPatch, Command: fixCommand,
+			Text: fmt.Sprintf("Give %s another seccomp profile, which is the smaller cure, as the mount itself grants locks. Else install the patched QEMU, which goes on without locks where they are refused.", e.Container),
+		}
+	}
+	return Cure{
+		Fix: FixPatch, Command: fixCommand,
+		Text: fmt.Sprintf("Have the locks of the store (%s) mended. Else install the patched QEMU, which goes on without locks where they are refused, and warns: nothing keeps two writers of one image apart then.", e.FSType),
+	}
+}
+
+// holder: a lock is never released from here.
+func (e Evidence) holder() Cure {
+	if len(e.Holders) == 0 {
+		return Cure{
+			Fix: FixHolder,
+			Text: fmt.Sprintf("Find the other host that has the image open: the server (%s) knows its clients' locks. If that host is dead: fence it first, so that it cannot come back and write; only then clear its locks on the server, "+
+				"with the server's own command (ONTAP: vserver locks break; Linux: it notices when the client's rpc.statd notifies it). Never while the holder may be alive.", e.Source),
+		}
+	}
+	for _, h := range e.Holders {
+		if h.Guest != "" {
+			return Cure{Fix: FixHolder, Text: fmt.Sprintf("The lock is right: guest %s runs from this image. Reading beside it works with qemu-img -U; to write, shut the guest down first.", h.Guest), Command: "virsh domstate " + quote(h.Guest)}
+		}
+	}
+	return Cure{Fix: FixHolder, Text: fmt.Sprintf("Wait for %s to end, or find out why it does not.", e.Holders[0])}
+}
+
+// quote makes a word of a shell command of a name that comes from a host.
+func quote(name string) string {
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+}

@@ -1,0 +1,274 @@
+package lockprobe
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
+)
+
+// containers is what is asked of an engine.
+type containers interface {
+	Names(ctx context.Context) (map[string]string, error)
+	Inspect(ctx context.Context, id string) (engine.Container, error)
+	OpenRoot(ctx context.Context, c engine.Container) (*os.Root, error)
+	Exec(ctx context.Context, id string, c engine.Command) (engine.Outcome, error)
+}
+
+// machine is the host that is looked at.
+type machine struct {
+	engine containers // nil if none answers
+	caller sunrpc.Caller
+	proc   string // "/proc"
+	dir    string // /var/lib/nfslock
+	try    func(ctx context.Context, root *os.File, device string, t task) attempt
+}
+
+// seen is everything that the report is made of.
+type seen struct {
+	views        []*view
+	names        map[string]string // ids of containers to names
+	answers      sunrpc.Answers
+	processes    []host.Process
+	kept         map[string]baseline
+	keptError    error
+	config       config
+	stuck        []stuckProbe
+	otherServers []string // that have taken the lock manager's or the status monitor's place
+	asked        []string // containers
+}
+
+// view is what one container, or the host, sees.
+type view struct {
+	name string
+	engine.Container
+	root   *os.Root // nil of the host, and of one that does not run
+	folder *os.File // its root folder, for processes that take locks
+	uid    int      // of its first process
+	gid    int
+	mounts []host.MountPoint
+	row    Packages
+}
+
+func (v *view) isHost() bool { return v.name == Host && v.ID == "" }
+
+func (v *view) close() {
+	if v.folder != nil {
+		v.folder.Close()
+	}
+	if v.root != nil {
+		v.root.Close()
+	}
+}
+
+// choose finds the containers to look at: those the user named, which must exist, or all of kolla's that are of interest.
+func choose(asked []string, exist map[string]string) ([]string, error) {
+	if len(asked) == 0 {
+		var found []string
+		for _, name := range kolla.Carriers {
+			if exist[name] != "" {
+				found = append(found, name)
+			}
+		}
+		return found, nil
+	}
+	chosen := slices.Clone(asked)
+	kolla.Sort(chosen)
+	chosen = slices.Compact(chosen)
+	for _, name := range chosen {
+		if exist[name] == "" {
+			return nil, fmt.Errorf("cannot find container %q on this host", name)
+		}
+	}
+	return chosen, nil
+}
+
+// observe looks at everything at once. What cannot be seen of a container stands in its row; an error is of the whole host.
+func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
+	var group errgroup.Group
+	group.Go(func() error {
+		s.answers = sunrpc.AskLocal(ctx, m.caller, true)
+		return nil
+	})
+	group.Go(func() (err error) {
+		s.processes, err = host.Processes(m.proc, append([]string{rpcbindName, statdName}, otherServers...)...)
+		return err
+	})
+	group.Go(func() (err error) {
+		s.stuck, err = findStuck(m.proc, time.Now())
+		return err
+	})
+	group.Go(func() error {
+		s.kept, s.keptError = readBaselines(m.dir)
+		s.config = readConfig(o.ConfigDir)
+		return nil
+	})
+	own := &view{name: Host}
+	group.Go(func() error { return m.lookAtHost(own) })
+	s.views = []*view{own}
+	if m.engine != nil {
+		exist, err := m.engine.Names(ctx)
+		if err == nil {
+			s.asked, err = choose(o.Containers, exist)
+		}
+		if err != nil {
+			return s, errors.Join(err, group.Wait())
+		}
+		s.names = map[string]string{}
+		for name, id := range exist {
+			s.names[id] = name
+		}
+		for _, name := range s.asked {
+			s.views = append(s.views, &view{name: name, row: Packages{Container: name, QEMU: Unknown, Installed: []QEMUPacket{}}})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return s, err
+	}
+	group.SetLimit(8)
+	for _, v := range s.views[1:] {
+		group.Go(func() error {
+			if err := noPanic(func() error { return m.look(ctx, v, s.kept[v.name]) }); err != nil {
+				v.row.Error = err.Error()
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if i := slices.IndexFunc(s.processes, func(p host.Process) bool { return p.Name == statdName && p.HostNetwork }); i >= 0 && s.answers.Statd == sunrpc.NotThere && s.answers.Programs != nil {
+		s.answers.Statd = sunrpc.Unregistered
+	}
+	s.otherServers = findOtherServers(m.proc, s.processes, s.answers)
+	return s, nil
+}
+
+// The programs' names as processes.
+const (
+	rpcbindName = "rpcbind"
+	statdName   = "rpc.statd"
+)
+
+func (m *machine) lookAtHost(v *view) (err error) {
+	if v.mounts, err = host.ReadMounts(m.proc, os.Getpid()); err != nil {
+		return err
+	}
+	v.folder, err = os.Open("/")
+	return err
+}
+
+// look fills in what one container is and sees.
+func (m *machine) look(ctx context.Context, v *view, kept baseline) (err error) {
+	if v.Container, err = m.engine.Inspect(ctx, v.name); err != nil {
+		return err
+	}
+	v.row.ID, v.row.Image, v.row.State = v.ID, v.Image, v.State
+	if v.State != "running" {
+		return nil
+	}
+	status, err := os.ReadFile(filepath.Join(m.proc, strconv.Itoa(v.PID), "status"))
+	if err != nil {
+		return fmt.Errorf("cannot look at the first process of %s: %w", v.name, err)
+	}
+	filtered := v.readStatus(status)
+	switch {
+	case !filtered:
+		v.row.Seccomp = "none"
+	case v.Seccomp == "custom":
+		v.row.Seccomp = "custom"
+	default:
+		v.row.Seccomp = "default"
+	}
+	if v.mounts, err = host.ReadMounts(m.proc, v.PID); err != nil {
+		return err
+	}
+	// Opened last: it proves that all of the above was of this container, and not of another with its process's number.
+	if v.root, err = m.engine.OpenRoot(ctx, v.Container); err != nil {
+		return err
+	}
+	if v.folder, err = v.root.Open("."); err != nil {
+		return fmt.Errorf("cannot open the files of %s: %w", v.name, err)
+	}
+	return v.row.readPackages(v.root, kept)
+}
+
+// readStatus takes the user and whether system calls are filtered from /proc/PID/status: proc(5).
+func (v *view) readStatus(status []byte) (filtered bool) {
+	for line := range bytes.Lines(status) {
+		key, value, _ := strings.Cut(string(line), ":")
+		fields := strings.Fields(value)
+		switch {
+		case key == "Uid" && len(fields) == 4:
+			v.uid, _ = strconv.Atoi(fields[3]) // as filesystems see it
+		case key == "Gid" && len(fields) == 4:
+			v.gid, _ = strconv.Atoi(fields[3])
+		case key == "Seccomp" && len(fields) == 1:
+			filtered = fields[0] == "2"
+		}
+	}
+	return filtered
+}
+
+// stuckProbe is a process of an earlier run that hangs.
+type stuckProbe struct {
+	pid       int
+	device    string
+	container string // the engine's id, empty outside
+}
+
+// findStuck recognises them by their arguments: a process of root's that is past the deadline that it was given. One whose run is at
+// work still has time. What a container's process claims counts for that container alone.
+func findStuck(proc string, now time.Time) ([]stuckProbe, error) {
+	pids, err := host.PIDs(proc)
+	if err != nil {
+		return nil, err
+	}
+	var all []stuckProbe
+	for _, pid := range pids {
+		line, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "cmdline"))
+		if err != nil || !bytes.HasPrefix(line, []byte(ProbeName+"\x00")) && !bytes.Contains(line, []byte("/"+ProbeName+"\x00")) {
+			continue
+		}
+		info, err := os.Stat(filepath.Join(proc, strconv.Itoa(pid)))
+		if err != nil || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) {
+			continue
+		}
+		if device, past := parseStuck(line, now); past {
+			all = append(all, stuckProbe{pid, device, host.ContainerOf(proc, pid)})
+		}
+	}
+	return all, nil
+}
+
+func parseStuck(cmdline []byte, now time.Time) (device string, past bool) {
+	args := strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
+	if !IsProbe(args) {
+		return "", false
+	}
+	deadline, err := strconv.ParseInt(args[2], 10, 64)
+	return args[1], err == nil && now.After(time.Unix(deadline, 0))
+}
+
+// noPanic turns a panic into an error: in a goroutine it would end the program without a result.
+func noPanic(f func() error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("internal error, please report it: %v\n%s", cause, debug.Stack())
+		}
+	}()
+	return f()
+}

@@ -1,0 +1,216 @@
+package lockprobe
+
+import "github.com/nfslock/ansible-collection-kolla/internal/ansible"
+
+// Result is what a run reports. Changed is always false. No list is ever null.
+type Result struct {
+	ansible.Result
+	Engine      Engine      `json:"engine"`
+	Verdict     Verdict     `json:"verdict"`  // the worst of the mounts', in the order of the verdicts
+	Reason      string      `json:"reason"`   // what that verdict means here, a sentence
+	Evidence    []string    `json:"evidence"` // what led to it
+	Cure        Cure        `json:"cure"`     // the smallest one
+	Mounts      []Mount     `json:"mounts"`
+	Packages    []Packages  `json:"packages"` // one row for each container that was looked at
+	StaleGuests []Guest     `json:"stale_guests"`
+	Drift       []Drift     `json:"drift"`
+	Findings    []Finding   `json:"findings"`
+	RPCBind     Service     `json:"rpcbind"`
+	Statd       Service     `json:"statd"`
+	Leftovers   []LeftProbe `json:"stuck_probes"`
+	TookMS      float64     `json:"took_ms"`
+}
+
+// Engine is the engine that was spoken to, or why there was none.
+type Engine struct {
+	Name    string `json:"name"` // empty without one
+	Version string `json:"version"`
+	Error   string `json:"error"` // why none answers; the host's own mounts are judged all the same
+}
+
+// Mount is a mount, a folder or an image file as one container, or the host itself, sees it.
+type Mount struct {
+	Container string `json:"container"` // its name, or Host
+	Path      string `json:"path"`      // as seen there
+	Source    string `json:"source"`    // "filer:/export"
+	FSType    string `json:"fstype"`    // "nfs", "nfs4", "fuse.juicefs"
+	Vers      string `json:"vers"`      // "3", "4.2"; empty where it is no NFS
+	Options   string `json:"options"`   // the mount's and the filesystem's
+	Image     bool   `json:"image"`     // Path is a file: it was only asked who holds it
+	Probed    string `json:"probed"`    // "outside" or "inside" the container; "with cinder_volume" if the same view was probed there; empty if not
+	Probes    Probes `json:"probes"`
+
+	Verdict  Verdict  `json:"verdict"`
+	Reason   string   `json:"reason"`
+	Evidence []string `json:"evidence"`
+	Fix      Fix      `json:"recommended_fix"`
+	Cure     Cure     `json:"cure"`
+	Holders  []Holder `json:"holders"` // of an image
+}
+
+// Host is what stands for a container's name where the host itself is meant.
+const Host = "host"
+
+// Probes are the three kinds of lock. Each was tried shared and exclusive.
+type Probes struct {
+	OFD   Probe `json:"ofd"`   // F_OFD_SETLK, what QEMU takes
+	POSIX Probe `json:"posix"` // F_SETLK
+	Flock Probe `json:"flock"` // flock(2)
+}
+
+// Probe is how one kind of lock fared.
+type Probe struct {
+	Result Outcome `json:"result"`
+	Errno  string  `json:"errno"`  // "ENOLCK"; empty unless refused or held
+	MS     float64 `json:"ms"`     // all calls of that kind
+	Detail string  `json:"detail"` // the call that did not succeed, or why none was made
+}
+
+// Outcome is what became of a lock.
+type Outcome string
+
+// Outcomes.
+const (
+	Granted  Outcome = "granted"
+	Refused  Outcome = "refused"
+	HeldBy   Outcome = "held" // EAGAIN or EACCES: somebody has it
+	Hung     Outcome = "hangs"
+	NotTried Outcome = "not_tried"
+)
+
+// Cure is the smallest thing that helps.
+type Cure struct {
+	Fix     Fix    `json:"fix"`
+	Text    string `json:"text"`
+	Command string `json:"command"` // to be run on the controller or, where the text says so, on the host; may be empty
+}
+
+// Fix is a kind of cure.
+type Fix string
+
+// The cures, by what they touch.
+const (
+	FixNone    Fix = "none"
+	FixRPCBind Fix = "rpcbind_ensure" // rpcbind and rpc.statd on this host: the module of that name
+	FixNFSv4   Fix = "nfsv4"          // mount options
+	FixServer  Fix = "server"         // the NFS server, or the network to it
+	FixPatch   Fix = "patch"          // the patched QEMU packages: the module nfs_lock_fix
+	FixHolder  Fix = "holder"         // whoever holds the lock
+	FixLook    Fix = "look"           // nothing can be said before what Reason names is cleared up
+)
+
+// Packages is one container's QEMU.
+type Packages struct {
+	Container    string       `json:"container"`
+	ID           string       `json:"id"`
+	Image        string       `json:"image"`
+	State        string       `json:"state"`        // of the container, the engine's word: "running"
+	Distribution string       `json:"distribution"` // "debian bookworm"
+	QEMU         QEMU         `json:"qemu"`
+	Variant      string       `json:"variant"` // "fallback" or "disable_ofd" if patched; empty otherwise, or if it cannot be told
+	Installed    []QEMUPacket `json:"installed"`
+	Seccomp      string       `json:"seccomp"` // "none", "default" or "custom"
+	Error        string       `json:"error"`   // why it could not be looked at, wholly or in part
+}
+
+// QEMU is what a container's QEMU packages come to.
+type QEMU string
+
+// What QEMU packages can be.
+const (
+	Stock   QEMU = "stock"
+	Patched QEMU = "patched"
+	Mixed   QEMU = "mixed"   // some of them patched, or a program that is not its package's
+	NoQEMU  QEMU = "none"    // none is installed
+	Unknown QEMU = "unknown" // see Error
+)
+
+// QEMUPacket is one installed package that is built from QEMU's source.
+type QEMUPacket struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Patched bool   `json:"patched"`
+	Held    bool   `json:"held"` // apt was told to keep it
+}
+
+// Guest is a running guest whose program is not the one in its container.
+type Guest struct {
+	PID    int    `json:"pid"`
+	Guest  string `json:"guest"`  // its name, as libvirt knows it
+	Locks  int    `json:"locks"`  // byte locks that it holds
+	Advice string `json:"advice"` // what to do
+}
+
+// Drift is a container that is not as the last run of nfs_lock_fix left it.
+type Drift struct {
+	Container string    `json:"container"`
+	Kind      DriftKind `json:"kind"`
+	Was       string    `json:"was"` // the id, or the package and version
+	Is        string    `json:"is"`
+	Message   string    `json:"message"`
+}
+
+// DriftKind tells how.
+type DriftKind string
+
+// Drifts.
+const (
+	Recreated  DriftKind = "recreated"  // another container of that name, without the patch
+	Lost       DriftKind = "lost"       // the same container, without the patch
+	Superseded DriftKind = "superseded" // a later version of the distribution's replaced the patched one
+	Gone       DriftKind = "gone"       // there is no such container now
+)
+
+// Finding is something to know that is no verdict by itself.
+type Finding struct {
+	Kind    FindingKind `json:"kind"`
+	Message string      `json:"message"`
+	File    string      `json:"file"` // where it is written; empty if nowhere
+	Line    int         `json:"line"` // from 1; 0 without a file
+}
+
+// FindingKind is what a finding is about.
+type FindingKind string
+
+// Findings.
+const (
+	OptionsDiffer   FindingKind = "options_differ"    // one export, mounted or configured by Cinder and Nova with other versions or lock options
+	SilentV3        FindingKind = "silent_v3"         // mounted with version 3 though nothing asks for it
+	NoLockOption    FindingKind = "nolock"            // an option that makes locks local
+	ShareNoVersion  FindingKind = "no_version"        // a share whose version is left to chance
+	ForeignProgram  FindingKind = "foreign_program"   // something else has the port or the registration of rpcbind, statd or the lock manager
+	StrayStatd      FindingKind = "stray_statd"       // a statd in a container that mounts: it dies with it
+	NoRestartStatd  FindingKind = "statd_dead"        // statd does not answer, though some locks still work
+	SeccompRefuses  FindingKind = "seccomp_refuses"   // the container's profile refuses what the mount grants
+	PatchNotNeeded  FindingKind = "patch_not_needed"  // patched, and every lock works
+	ClassicVariant  FindingKind = "disable_ofd"       // the classic edit: QEMU's own locking is off
+	NoLockManager   FindingKind = "no_lock_manager"   // the kernel's lock manager is not registered
+	PathNotFound    FindingKind = "path_not_found"    // a path of the option is nowhere
+	ContainerAbsent FindingKind = "container_stopped" // a container that does not run
+	LeftoverRemoved FindingKind = "leftover_removed"  // a probe file of an earlier run
+	UnreadConfig    FindingKind = "unread_config"     // a file under /etc/kolla that could not be read
+)
+
+// Service is rpcbind or rpc.statd, asked over RPC on this host.
+type Service struct {
+	State     string  `json:"state"`      // "answers", "hangs", "absent", "partial", "dead", "unregistered"
+	AnswersMS float64 `json:"answers_ms"` // 0 if it does not answer
+	Detail    string  `json:"detail"`     // why it does not
+	Where     string  `json:"where"`      // "host", a container's name, or empty
+}
+
+// Holder is a process of this host that has a lock on an image.
+type Holder struct {
+	PID       int    `json:"pid"`
+	Program   string `json:"program"`
+	Guest     string `json:"guest"`     // if it is QEMU's and has a name
+	Container string `json:"container"` // Host outside of containers
+	Kind      string `json:"kind"`      // "ofd", "posix" or "flock"
+	Bytes     string `json:"bytes"`     // "100-103"; "all"
+}
+
+// LeftProbe is a process of an earlier run that still hangs. It goes away when its mount does.
+type LeftProbe struct {
+	PID    int    `json:"pid"`
+	Device string `json:"device"` // of the mount, as /proc/PID/mountinfo has it
+}

@@ -1,0 +1,355 @@
+package lockprobe
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
+)
+
+// stateDir is where the modules that change something keep what they know of this host. It is only read here.
+const stateDir = "/var/lib/nfslock"
+
+// Run is the module: it looks, tries and reports, in check mode too. The result is valid also beside an error.
+func Run(ctx context.Context, o Options, _ ansible.Call) (Result, error) {
+	began := time.Now()
+	result := emptyResult()
+	if err := o.check(); err != nil {
+		return result, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.limit())
+	defer cancel()
+	m := &machine{caller: sunrpc.Client{}, proc: "/proc", dir: stateDir, try: start}
+	e, err := engine.Connect(ctx, o.Engine, o.EngineSocket)
+	if err == nil {
+		defer e.Close()
+		m.engine = e
+		result.Engine.Name, result.Engine.Version = e.Name, e.Version
+	} else {
+		if len(o.Containers) > 0 {
+			return result, err // what the user names cannot be looked at
+		}
+		result.Engine.Error = err.Error()
+	}
+	if host.Locked(stateDir) {
+		result.Warnings = append(result.Warnings, "another run of the collection is at work on this host: what is reported may be changing")
+	}
+	err = m.run(ctx, o, &result)
+	result.TookMS = milliseconds(time.Since(began))
+	return result, err
+}
+
+func emptyResult() Result {
+	return Result{
+		Verdict: Unclear, Cure: Cure{Fix: FixLook}, Evidence: []string{}, Mounts: []Mount{}, Packages: []Packages{}, StaleGuests: []Guest{}, Drift: []Drift{},
+		Findings: []Finding{}, Leftovers: []LeftProbe{},
+	}
+}
+
+func (m *machine) run(ctx context.Context, o Options, r *Result) error {
+	s, err := m.observe(ctx, o)
+	defer func() {
+		for _, v := range s.views {
+			v.close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	all := trials(s, o.Paths)
+	m.tryAll(ctx, all, o.perMount())
+	servers := m.askServers(ctx, all)
+	holders, err := m.holders(s, all)
+	if err != nil {
+		r.Warnings = append(r.Warnings, err.Error())
+	}
+	for _, t := range all {
+		t.attempt.settle()
+		for i, sight := range t.sights {
+			if sight.named && t.attempt.Missing {
+				continue
+			}
+			r.Mounts = append(r.Mounts, t.row(i, s, servers, holders))
+		}
+		if t.attempt.Removed > 0 {
+			r.Findings = append(r.Findings, Finding{Kind: LeftoverRemoved, Message: fmt.Sprintf("removed %d files of earlier runs, which had been killed, from %s", t.attempt.Removed, t.sights[0].path)})
+		}
+	}
+	slices.SortStableFunc(r.Mounts, func(a, b Mount) int { return s.order(a.Container) - s.order(b.Container) })
+	for _, v := range s.views[1:] {
+		r.Packages = append(r.Packages, v.row)
+	}
+	for _, p := range s.stuck {
+		r.Leftovers = append(r.Leftovers, LeftProbe{p.pid, p.device})
+	}
+	r.RPCBind = s.service(rpcbindName, s.answers.RPCBind, s.answers.RPCBindMS, s.answers.RPCDetail)
+	r.Statd = s.service(statdName, s.answers.Statd, s.answers.StatdMS, s.answers.StatdInfo)
+	m.guests(s, r)
+	r.drift(s)
+	r.find(o, s, all)
+	r.sumUp(s)
+	if ctx.Err() != nil {
+		return fmt.Errorf("cannot finish within %v: what is not reported was not looked at; give it a longer timeout", o.limit())
+	}
+	return nil
+}
+
+// order is where a container's rows go: the host first, then as kolla's list has them.
+func (s seen) order(name string) int {
+	return slices.IndexFunc(s.views, func(v *view) bool { return v.name == name })
+}
+
+// askServers asks the servers of NFSv3 mounts whose locks fail, each once, at most serversAsked of them.
+func (m *machine) askServers(ctx context.Context, all []*trial) map[string]*sunrpc.ServerAnswers {
+	const serversAsked = 16
+	found := map[string]*sunrpc.ServerAnswers{}
+	var wait sync.WaitGroup
+	for _, t := range all {
+		mount := t.sights[0].mount
+		address := serverOf(mount)
+		if !mount.NeedsStatd() || !t.fails() || address == "" || found[address] != nil || len(found) == serversAsked {
+			continue
+		}
+		answers := &sunrpc.ServerAnswers{}
+		found[address] = answers
+		wait.Go(func() { *answers = sunrpc.AskServer(ctx, m.caller, address) })
+	}
+	wait.Wait()
+	return found
+}
+
+// holders finds who on this host holds the images that were asked for. Locks of the same host do not keep each other out over some
+// filesystems as they should, so it looks for them whatever the answer was.
+func (m *machine) holders(s seen, all []*trial) (map[fileID][]Holder, error) {
+	files := map[fileID]bool{}
+	for _, t := range all {
+		if t.attempt.Image {
+			files[imageID(t.attempt.Device, t.attempt.Inode)] = true
+		}
+	}
+	if len(files) == 0 {
+		return nil, nil
+	}
+	return findHolders(m.proc, files, s.nameOf)
+}
+
+func (s seen) nameOf(id string) string {
+	if name := s.names[id]; name != "" {
+		return name
+	}
+	return id[:min(12, len(id))]
+}
+
+// row is what the i-th of those who see a spot is told.
+func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, holders map[fileID][]Holder) Mount {
+	sight := t.sights[i]
+	mount := sight.mount
+	options := mount.Options
+	if mount.Super != "" && mount.Super != mount.Options {
+		options += ";" + mount.Super
+	}
+	e := Evidence{
+		Container: sight.view.name, Path: sight.path, Source: mount.Source, FSType: mount.FSType, Options: options,
+		NeedsStatd: mount.NeedsStatd(), Nolock: nolock(mount), Image: t.attempt.Image,
+		Probes: t.attempt.Probes, Problem: t.attempt.Problem, Hangs: t.attempt.Hangs, Stuck: t.stuck, As: t.attempt.As,
+		Services: s.answers, Server: servers[serverOf(mount)], QEMU: sight.view.row.QEMU, Variant: sight.view.row.Variant,
+	}
+	if e.Server != nil && !t.fails() {
+		e.Server = nil
+	}
+	if t.attempt.Image {
+		e.Holders = holders[imageID(t.attempt.Device, t.attempt.Inode)]
+	}
+	if t.outside != nil {
+		e.Inside = true
+		e.OutsideWell = t.outside.Probes.OFD.Result == Granted
+	}
+	j := judge(e)
+	row := Mount{
+		Container: sight.view.name, Path: sight.path, Source: mount.Source, FSType: mount.FSType, Vers: vers(mount), Options: options,
+		Image: t.attempt.Image, Probes: t.attempt.Probes, Verdict: j.Verdict, Reason: j.Reason, Evidence: j.Evidence, Fix: j.Cure.Fix, Cure: j.Cure,
+		Holders: append([]Holder{}, e.Holders...),
+	}
+	switch {
+	case row.Probes.OFD.Result == NotTried && row.Probes.POSIX.Result == NotTried:
+	case i > 0:
+		row.Probed = "with " + t.sights[0].view.name
+	case t.outside != nil:
+		row.Probed = "inside"
+	default:
+		row.Probed = "outside"
+	}
+	return row
+}
+
+func (s seen) service(name string, c sunrpc.Condition, ms float64, detail string) Service {
+	v := Service{State: string(c), Detail: detail}
+	if c == sunrpc.Answering || c == sunrpc.Partial {
+		v.AnswersMS = ms
+	}
+	for _, p := range s.processes {
+		if p.Name == name && p.HostNetwork {
+			v.Where = Host
+			if p.Container != "" {
+				v.Where = s.nameOf(p.Container)
+			}
+		}
+	}
+	return v
+}
+
+// guests looks for those of nova_libvirt that run another program than the one that is there now.
+func (m *machine) guests(s seen, r *Result) {
+	i := slices.IndexFunc(s.views, func(v *view) bool { return kolla.RunsGuests(v.name) && v.root != nil })
+	if i < 0 {
+		return
+	}
+	found, err := host.Guests(m.proc)
+	if err == nil && len(found) > 0 {
+		found, err = host.Stale(found, s.views[i].root)
+	}
+	if err != nil {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("cannot tell which guests still run an old program: %v", err))
+		return
+	}
+	for _, g := range found {
+		n := imageLocks(locksOf(m.proc, g.PID))
+		advice := "hard reboot or live-migrate it: it runs a QEMU that was replaced"
+		if n == 0 {
+			advice += ", and holds no image locks"
+		}
+		r.StaleGuests = append(r.StaleGuests, Guest{PID: g.PID, Guest: g.Name, Locks: n, Advice: advice})
+	}
+}
+
+func (r *Result) drift(s seen) {
+	if s.keptError != nil {
+		r.Warnings = append(r.Warnings, s.keptError.Error())
+	}
+	for _, name := range sorted(s.kept) {
+		var now *Packages
+		for i := range r.Packages {
+			if r.Packages[i].Container == name {
+				now = &r.Packages[i]
+			}
+		}
+		if now == nil && (s.names == nil || s.exists(name)) {
+			continue // it was not to be looked at, or no engine answers
+		}
+		if d, ok := drift(name, s.kept[name], now); ok {
+			r.Drift = append(r.Drift, d)
+		}
+	}
+}
+
+func (s seen) exists(name string) bool {
+	for _, n := range s.names {
+		if n == name {
+			return true
+		}
+	}
+	return false
+}
+
+func sorted(kept map[string]baseline) []string {
+	var names []string
+	for name := range kept {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// sumUp gives the host its verdict.
+func (r *Result) sumUp(s seen) {
+	worst, found := sum(r.Mounts)
+	if found {
+		r.Verdict, r.Reason, r.Evidence, r.Cure = worst.Verdict, worst.Reason, worst.Evidence, worst.Cure
+	}
+	if v, e, ok := s.unmounted(); ok && rank(v) < rank(r.Verdict) || ok && !found {
+		r.Verdict, r.Reason, r.Evidence, r.Cure = v, meaning[v], e, Evidence{}.cure(v)
+		r.Msg = fmt.Sprintf("%s: %s; shares are configured that may be mounted with NFSv3", v, r.Reason)
+		return
+	}
+	if found {
+		more := 0
+		for _, m := range r.Mounts {
+			if m.Verdict == worst.Verdict {
+				more++
+			}
+		}
+		r.Msg = fmt.Sprintf("%s: %s (%s at %s %s%s)", worst.Verdict, worst.Reason, worst.Source, worst.Path, in(worst.Container), andMore(more-1))
+		return
+	}
+	r.Verdict, r.Cure = OK, Evidence{}.cure(OK)
+	r.Reason = "there is no NFS mount on this host, so nothing was tried"
+	switch {
+	case len(r.Packages) == 0 && r.Engine.Error != "":
+		r.Reason = "no container engine answers, and the host itself has no NFS mount, so nothing was tried"
+		r.Verdict, r.Cure = Unclear, Evidence{}.cure(Unclear)
+	case len(r.Packages) == 0:
+		r.Reason = "this host has no kolla container and no NFS mount, so nothing was tried"
+	}
+	r.Msg = string(r.Verdict) + ": " + r.Reason
+}
+
+func in(container string) string {
+	if container == Host {
+		return "on the host"
+	}
+	return "in " + container
+}
+
+func rank(v Verdict) int { return slices.Index(worstFirst, v) }
+
+func andMore(n int) string {
+	switch {
+	case n <= 0:
+		return ""
+	case n == 1:
+		return ", and one more"
+	}
+	return fmt.Sprintf(", and %d more", n)
+}
+
+// unmounted judges shares that are configured, may be mounted with version 3, and are not: without rpcbind or statd mount.nfs ends with
+// 32 after a while, so that there is no mount to try locks on.
+func (s seen) unmounted() (Verdict, []string, bool) {
+	mounted := map[string]bool{}
+	for _, v := range s.views {
+		for _, m := range v.mounts {
+			mounted[m.Source] = true
+		}
+	}
+	for _, share := range s.config.shares {
+		if strings.Contains(share.file, "/config/") || mounted[share.export] || s.config.onlyV4(share) {
+			continue // of the deployment host, for other hosts; or mounted, and judged by its locks
+		}
+		e := Evidence{NeedsStatd: true, Services: s.answers}
+		v, _ := e.service()
+		if v == OK {
+			return OK, nil, false
+		}
+		return v, []string{
+			fmt.Sprintf("%s is configured in %s, line %d, and not mounted", share.export, share.file, share.line),
+			fmt.Sprintf("rpcbind: %s%s", s.answers.RPCBind, inBrackets(s.answers.RPCDetail)), fmt.Sprintf("rpc.statd: %s%s", s.answers.Statd, inBrackets(s.answers.StatdInfo)),
+		}, true
+	}
+	return OK, nil, false
+}
+
+func (c config) onlyV4(s share) bool {
+	all := slices.Concat(c.cinder, c.nova)
+	if len(all) == 0 {
+		return !readOptions(s.options).mayBeV3()
+	}
+	return !slices.ContainsFunc(all, func(own setting) bool { return join(own.value, s.options).mayBeV3() })
+}

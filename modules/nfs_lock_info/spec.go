@@ -1,0 +1,41 @@
+package main
+
+import "github.com/nfslock/ansible-collection-kolla/internal/ansible"
+
+var spec = ansible.Spec{
+	"containers": {
+		Type: ansible.List,
+		Description: []string{
+			"Names of containers to look at. Each must exist.",
+			"By default every container of kolla's that exists on the host and uses NFS or can carry QEMU.",
+			"These are nova_libvirt, nova_compute, cinder_api, cinder_volume, cinder_scheduler and cinder_backup.",
+			"The host itself is looked at in any case.",
+		},
+	},
+	"paths": {
+		Type: ansible.List, Elements: ansible.Path,
+		Description: []string{
+			"Absolute paths to look at beside the NFS mounts, each in every container that has it and on the host.",
+			"Locks are tried in a folder, whatever its filesystem. Of a file, such as a guest's image, it is only asked who holds its locks.",
+			"A path that goes through a symbolic link is not followed.",
+		},
+	},
+	"config_dir": {
+		Type: ansible.Path, Default: "/etc/kolla",
+		Description: []string{"Folder of kolla-ansible's configuration on the target, in which mount options of Cinder and Nova are compared."},
+	},
+	"engine": {
+		Default: "auto", Choices: []string{"auto", "docker", "podman"},
+		Description: []string{"Container engine. Without one that answers, only the host's own mounts are looked at. C(podman) is refused for now."},
+	},
+	"engine_socket": {
+		Type:        ansible.Path,
+		Description: []string{"Unix socket of the engine, where it is not the usual one."},
+	},
+	"timeout": {
+		Type: ansible.Int, Default: 30,
+		Description: []string{
+			"Seconds that the run may take. The locks of one mount may take a third of it, at most 10 seconds, and count as hanging after that.",
+		},
+	},
+}
