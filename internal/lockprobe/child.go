@@ -190,7 +190,7 @@ func (c *child) askImage(handle int, st unix.Stat_t) error {
 func named(err error) error {
 	var no unix.Errno
 	if errors.As(err, &no) {
-		return fmt.Errorf("%s (%w)", unix.ErrnoName(no), no)
+		return fmt.Errorf("%s (%w)", errnoName(no), no)
 	}
 	return err
 }

@@ -105,12 +105,20 @@ func failed(call string, err error) Probe {
 	p := Probe{Result: Refused, Detail: call}
 	var no unix.Errno
 	if errors.As(err, &no) {
-		p.Errno = unix.ErrnoName(no)
+		p.Errno = errnoName(no)
 	}
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) { // fcntl(2) has both for it
 		p.Result = HeldBy
 	}
 	return p
+}
+
+// errnoName is what people search for: of the two names that Linux has for one number, the one in fcntl(2).
+func errnoName(no unix.Errno) string {
+	if no == unix.EOPNOTSUPP {
+		return "EOPNOTSUPP"
+	}
+	return unix.ErrnoName(no)
 }
 
 // again repeats what a signal has interrupted: Go's runtime sends itself some.

@@ -152,10 +152,7 @@ func (s seen) nameOf(id string) string {
 func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, holders map[fileID][]Holder) Mount {
 	sight := t.sights[i]
 	mount := sight.mount
-	options := mount.Options
-	if mount.Super != "" && mount.Super != mount.Options {
-		options += ";" + mount.Super
-	}
+	options := allOptions(mount)
 	e := Evidence{
 		Container: sight.view.name, Path: sight.path, Source: mount.Source, FSType: mount.FSType, Options: options,
 		NeedsStatd: mount.NeedsStatd(), Nolock: nolock(mount), Image: t.attempt.Image,
@@ -188,6 +185,17 @@ func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, hol
 		row.Probed = "outside"
 	}
 	return row
+}
+
+// allOptions are the mount's and the filesystem's own, each once.
+func allOptions(m host.MountPoint) string {
+	all := strings.Split(m.Options, ",")
+	for o := range strings.SplitSeq(m.Super, ",") {
+		if !slices.Contains(all, o) {
+			all = append(all, o)
+		}
+	}
+	return strings.Join(all, ",")
 }
 
 func (s seen) service(name string, c sunrpc.Condition, ms float64, detail string) Service {

@@ -130,10 +130,14 @@ func (e Evidence) verdict() (Verdict, string) {
 		}
 		return e.server()
 	}
-	if posix.Result == Granted {
-		return OFDUnsupported, ""
+	why := ""
+	if e.OutsideWell {
+		why = "inside " + e.Container + " only, whose seccomp profile or another protection refuses what the mount grants"
 	}
-	return LocksRefused, ""
+	if posix.Result == Granted {
+		return OFDUnsupported, why
+	}
+	return LocksRefused, why
 }
 
 // image judges a file, whose locks were only asked for.
@@ -242,7 +246,7 @@ func (e Evidence) lines() []string {
 	for _, k := range []struct {
 		name string
 		p    Probe
-	}{{"OFD", e.Probes.OFD}, {"POSIX", e.Probes.POSIX}, {"flock", e.Probes.Flock}} {
+	}{{"OFD lock", e.Probes.OFD}, {"POSIX lock", e.Probes.POSIX}, {"flock", e.Probes.Flock}} {
 		text := string(k.p.Result)
 		if k.p.Errno != "" {
 			text += " (" + k.p.Errno + ")"
@@ -250,7 +254,7 @@ func (e Evidence) lines() []string {
 		if k.p.Detail != "" {
 			text += ", " + k.p.Detail
 		}
-		add("%s lock: %s", k.name, text)
+		add("%s: %s", k.name, text)
 	}
 	if e.As != nil {
 		add("root may not create files there (root_squash, or the folder's mode); the locks were tried as user %d", e.As.UID)
