@@ -33,7 +33,8 @@ var kinds = []kind{
 	fcntlKind("ofd", "F_OFD_SETLK", unix.F_OFD_SETLK, "F_OFD_GETLK", unix.F_OFD_GETLK),
 	fcntlKind("posix", "F_SETLK", unix.F_SETLK, "F_GETLK", unix.F_GETLK),
 	{
-		"flock", []lockCall{
+		"flock",
+		[]lockCall{
 			{"LOCK_SH", func(fd int) error { return unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB) }},
 			{"LOCK_EX", func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }},
 		},
@@ -48,7 +49,8 @@ func fcntlKind(name, set string, setlk int, get string, getlk int) kind {
 		}
 	}
 	return kind{
-		name, []lockCall{
+		name,
+		[]lockCall{
 			{fmt.Sprintf("%s shared, byte %d", set, heldBase), lock(setlk, unix.F_RDLCK, heldBase)},
 			{fmt.Sprintf("%s shared, byte %d", set, deniedBase), lock(setlk, unix.F_RDLCK, deniedBase)},
 			{fmt.Sprintf("%s, byte %d", get, deniedBase+1), lock(getlk, unix.F_WRLCK, deniedBase+1)},

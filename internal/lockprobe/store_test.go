@@ -2,6 +2,7 @@ package lockprobe
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -202,4 +204,17 @@ func TestStoreIsAFilesystem(t *testing.T) {
 	if got := s.names(); len(got) != 1 || got[0] != "x" {
 		t.Errorf("%q", got)
 	}
+}
+
+// contextThatEnds ends as soon as the store has a file.
+func contextThatEnds(t *testing.T, s *store) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for len(s.names()) == 0 && ctx.Err() == nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(200 * time.Millisecond) // for the lock to be asked for
+		cancel()
+	}()
+	return ctx, cancel
 }
