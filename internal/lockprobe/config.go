@@ -45,8 +45,15 @@ var (
 	novaFiles   = []string{"nova-compute/nova.conf", "config/nova.conf", "config/nova/nova-compute.conf"}
 )
 
-// configLimit is far above any real file: nova.conf has some kilobytes.
-const configLimit = 1 << 20
+// Bounds far above any real configuration: nova.conf has some kilobytes, a cloud some dozen shares. What is beyond is an error.
+const (
+	configLimit = 1 << 20 // bytes of a file
+	mostShares  = 1000
+	mostValues  = 200  // backends of Cinder
+	longest     = 4096 // bytes of a value
+)
+
+var errTooMuch = errors.New("it holds more than any real configuration")
 
 // readConfig reads the files that are there. A folder that is not there is an empty configuration.
 func readConfig(dir string) config {
@@ -111,6 +118,9 @@ func parseShares(r io.Reader, name string) ([]share, error) {
 		if !strings.Contains(export, ":/") {
 			continue // a template's line, or nothing that NFS could mount
 		}
+		if len(all) == mostShares {
+			return all, errTooMuch
+		}
 		all = append(all, share{export, rest, name, n})
 	}
 	return all, lines.Err()
@@ -130,7 +140,10 @@ func parseOptions(r io.Reader, name string, want func(section, key string) bool)
 		}
 		if raw[0] == ' ' || raw[0] == '\t' {
 			if open {
-				all[len(all)-1].value += "," + text
+				last := &all[len(all)-1]
+				if last.value += "," + text; len(last.value) > longest {
+					return all, errTooMuch
+				}
 			}
 			continue
 		}
@@ -145,6 +158,9 @@ func parseOptions(r io.Reader, name string, want func(section, key string) bool)
 		}
 		key, value := strings.TrimSpace(text[:i]), strings.Trim(strings.TrimSpace(text[i+1:]), `"'`)
 		if want(section, key) {
+			if len(all) == mostValues || len(value) > longest {
+				return all, errTooMuch
+			}
 			all = append(all, setting{value, name, n})
 			open = true
 		}
