@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"strings"
@@ -29,10 +30,10 @@ type guest struct {
 
 // putIn copies this program into a container, through its root: what stands there is what the container's processes see.
 func putIn(root *os.Root) (g guest, err error) {
-	var errs []error
+	var errs []string
 	for _, folder := range insideFolders {
 		if err := runsPrograms(root, folder); err != nil {
-			errs = append(errs, fmt.Errorf("/%s: %w", folder, err))
+			errs = append(errs, fmt.Sprintf("/%s: %v", folder, cause(err)))
 			continue
 		}
 		sweepPrograms(root, folder)
@@ -46,9 +47,18 @@ func putIn(root *os.Root) (g guest, err error) {
 			}
 			_ = root.RemoveAll(g.folder)
 		}
-		errs = append(errs, fmt.Errorf("/%s: %w", folder, err))
+		errs = append(errs, fmt.Sprintf("/%s: %v", folder, cause(err)))
 	}
-	return g, fmt.Errorf("cannot put a program into it: %w", errors.Join(errs...))
+	return g, fmt.Errorf("cannot put a program into the container: %s", strings.Join(errs, "; "))
+}
+
+// cause leaves out the path that is named beside it.
+func cause(err error) error {
+	var at *fs.PathError
+	if errors.As(err, &at) {
+		return at.Err
+	}
+	return err
 }
 
 // runsPrograms refuses a filesystem that is read-only or runs no programs, such as /tmp in careful containers.

@@ -167,7 +167,7 @@ func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, hol
 	}
 	if t.outside != nil {
 		e.Inside = true
-		e.OutsideWell = t.outside.Probes.OFD.Result == Granted
+		e.OutsideWell = t.outside.Probes.OFD.Result == Granted && t.attempt.Probes.OFD.Result == Refused
 	}
 	j := judge(e)
 	row := Mount{

@@ -124,7 +124,7 @@ func (e Evidence) verdict() (Verdict, string) {
 	case ofd.Result == Granted:
 		return OK, "though POSIX locks are refused, which QEMU does not need here"
 	}
-	if e.NeedsStatd {
+	if e.NeedsStatd && !e.OutsideWell { // which clears the NFS client and the server
 		if v, why := e.service(); v != OK {
 			return v, why
 		}
@@ -243,23 +243,15 @@ func (e Evidence) server() (Verdict, string) {
 func (e Evidence) lines() []string {
 	all := []string{}
 	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
-	for _, k := range []struct {
-		name string
-		p    Probe
-	}{{"OFD lock", e.Probes.OFD}, {"POSIX lock", e.Probes.POSIX}, {"flock", e.Probes.Flock}} {
-		text := string(k.p.Result)
-		if k.p.Errno != "" {
-			text += " (" + k.p.Errno + ")"
-		}
-		if k.p.Detail != "" {
-			text += ", " + k.p.Detail
-		}
-		add("%s: %s", k.name, text)
+	if p := e.Probes; p.OFD.Result == NotTried && p.POSIX.Result == NotTried && p.Flock.Result == NotTried {
+		add("no lock was tried: %s", p.OFD.Detail)
+	} else {
+		e.addProbes(add)
 	}
 	if e.As != nil {
 		add("root may not create files there (root_squash, or the folder's mode); the locks were tried as user %d", e.As.UID)
 	}
-	if e.Inside {
+	if e.Inside && e.Probes.OFD.Result != NotTried {
 		add("tried inside %s, which has a seccomp profile of its own", e.Container)
 		if e.OutsideWell {
 			add("outside of %s the same locks are granted: its seccomp profile, or another protection of the container, refuses them", e.Container)
@@ -289,6 +281,22 @@ func (e Evidence) lines() []string {
 		add("QEMU in %s: %s%s", e.Container, e.QEMU, inBrackets(e.Variant))
 	}
 	return all
+}
+
+func (e Evidence) addProbes(add func(string, ...any)) {
+	for _, k := range []struct {
+		name string
+		p    Probe
+	}{{"OFD lock", e.Probes.OFD}, {"POSIX lock", e.Probes.POSIX}, {"flock", e.Probes.Flock}} {
+		text := string(k.p.Result)
+		if k.p.Errno != "" {
+			text += " (" + k.p.Errno + ")"
+		}
+		if k.p.Detail != "" {
+			text += ", " + k.p.Detail
+		}
+		add("%s: %s", k.name, text)
+	}
 }
 
 func inBrackets(text string) string {
