@@ -89,7 +89,7 @@ func readConfig(dir string) config {
 		return err
 	})
 	each(cinderFiles, func(r io.Reader, name string) error {
-		found, err := parseOptions(r, name, func(section, key string) bool { return key == "nfs_mount_options" || key == "nas_mount_options" })
+		found, err := parseOptions(r, name, func(_, key string) bool { return key == "nfs_mount_options" || key == "nas_mount_options" })
 		c.cinder = append(c.cinder, found...)
 		return err
 	})

@@ -65,8 +65,6 @@ type view struct {
 	row    Packages
 }
 
-func (v *view) isHost() bool { return v.name == Host && v.ID == "" }
-
 func (v *view) close() {
 	if v.folder != nil {
 		v.folder.Close()

@@ -146,7 +146,7 @@ func TestBaselinesAreRead(t *testing.T) {
 
 func FuzzParseBaseline(f *testing.F) {
 	f.Add([]byte(`{"schema":1,"id":"aa","suffix":"+nfslock1","packages":[{"name":"qemu-utils","version":"1"}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(_ *testing.T, data []byte) {
 		b, err := parseBaseline(strings.NewReader(string(data)))
 		if err == nil {
 			drift("c", b, &Packages{State: "running", ID: "aa", QEMU: Stock, Installed: []QEMUPacket{{Name: "qemu-utils", Version: "1"}}})

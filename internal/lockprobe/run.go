@@ -342,7 +342,7 @@ func (s seen) unmounted() (Verdict, []string, bool) {
 			continue // of the deployment host, for other hosts; or mounted, and judged by its locks
 		}
 		e := Evidence{NeedsStatd: true, Services: s.answers}
-		v, _ := e.service()
+		v := e.service()
 		if v == OK {
 			return OK, nil, false
 		}

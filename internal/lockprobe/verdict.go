@@ -102,8 +102,8 @@ func (e Evidence) verdict() (Verdict, string) {
 		return Hangs, fmt.Sprintf("process %d of an earlier run still waits for this mount, so it was not tried again", e.Stuck)
 	}
 	if e.Hangs != "" {
-		if v, why := e.service(); v != OK && ofd.Result != NotTried {
-			return v, why
+		if v := e.service(); v != OK && ofd.Result != NotTried {
+			return v, ""
 		}
 		if s := e.Server; s != nil && s.RPCBind == sunrpc.Answering && s.NLM != sunrpc.Answering && ofd.Result != NotTried {
 			return e.server()
@@ -125,8 +125,8 @@ func (e Evidence) verdict() (Verdict, string) {
 		return OK, "though POSIX locks are refused, which QEMU does not need here"
 	}
 	if e.NeedsStatd && !e.OutsideWell { // which clears the NFS client and the server
-		if v, why := e.service(); v != OK {
-			return v, why
+		if v := e.service(); v != OK {
+			return v, ""
 		}
 		return e.server()
 	}
@@ -152,8 +152,8 @@ func (e Evidence) image() (Verdict, string) {
 	case p.Result == NotTried:
 		return Unclear, e.Problem
 	case e.NeedsStatd:
-		if v, why := e.service(); v != OK {
-			return v, why
+		if v := e.service(); v != OK {
+			return v, ""
 		}
 		return e.server()
 	case p.Result == Refused:
@@ -200,23 +200,23 @@ func (e Evidence) hanging() string {
 }
 
 // service tells whether this host's own rpcbind and statd explain that an NFSv3 lock fails.
-func (e Evidence) service() (Verdict, string) {
+func (e Evidence) service() Verdict {
 	if !e.NeedsStatd {
-		return OK, ""
+		return OK
 	}
 	a := e.Services
 	switch a.RPCBind {
 	case sunrpc.Answering, sunrpc.Partial:
 	default:
-		return RPCBindMissing, ""
+		return RPCBindMissing
 	}
 	switch a.Statd {
 	case sunrpc.Answering:
-		return OK, ""
+		return OK
 	case sunrpc.Dead, sunrpc.Hanging:
-		return StatdDead, ""
+		return StatdDead
 	}
-	return StatdMissing, ""
+	return StatdMissing
 }
 
 // server explains an NFSv3 lock that fails though this host has all that it needs.

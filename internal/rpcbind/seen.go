@@ -85,11 +85,11 @@ type Unbound struct {
 	HostNetwork bool
 }
 
-// What asking rpcbind and statd comes to is sunrpc's; its words are used here as they are.
-type (
-	Condition = sunrpc.Condition
-	Answers   = sunrpc.Answers
-)
+// Condition is how a service fares when it is asked: sunrpc's words are used here as they are.
+type Condition = sunrpc.Condition
+
+// Answers is what asking rpcbind and statd came to.
+type Answers = sunrpc.Answers
 
 // Conditions of a service. Only answering is well.
 const (

@@ -36,6 +36,7 @@ func TestDiagnosis(t *testing.T) {
 			env.Setenv("PATH", filepath.Dir(program)+":"+os.Getenv("PATH"))
 			env.Setenv("DOCKER_HOST", os.Getenv("DOCKER_HOST"))
 			env.Setenv("SOCKET", strings.TrimPrefix(os.Getenv("DOCKER_HOST"), "unix://"))
+			env.Setenv("ROOT", filepath.Join(here, "../.."))
 			env.Setenv("SECCOMP", filepath.Join(here, "lab/seccomp"))
 			env.Setenv("GOCACHE", strings.TrimSpace(string(cache)))
 			env.Setenv("HOME", os.Getenv("HOME"))
