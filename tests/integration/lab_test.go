@@ -59,7 +59,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"module": module, "result": result, "in": in,
+			"module": module, "result": result, "in": in, "diagnose": diagnose, "mount": mount,
 			"begin": begin, "end": end, "killed": killed, "until": until, "small": small, "private-engine": privateEngine,
 		},
 	})
