@@ -31,6 +31,9 @@ func (r *Result) find(o Options, s seen, all []*trial) {
 			add(SeccompRefuses, "a protection of %s (it has a seccomp profile of its own) refuses locks at %s that the mount grants outside", t.inside.name, t.sights[0].path)
 		}
 	}
+	if s.names != nil { // else nobody looked into the containers
+		findUnseen(s.volumes, s.views, add)
+	}
 	inUse := slices.ContainsFunc(all, func(t *trial) bool { return t.sights[0].mount.NeedsStatd() })
 	r.findServices(s, inUse, add)
 	r.findPatched(add)

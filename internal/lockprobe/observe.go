@@ -45,12 +45,14 @@ type seen struct {
 	names        map[string]string // ids of containers to names
 	answers      sunrpc.Answers
 	processes    []host.Process
+	volumes      []volume
 	kept         map[string]baseline
 	keptError    error
 	config       config
 	stuck        []stuckProbe
 	otherServers []string // that have taken the lock manager's or the status monitor's place
 	asked        []string // containers
+	engineError  error    // the engine did not say which there are
 }
 
 // view is what one container, or the host, sees.
@@ -114,20 +116,25 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 	group.Go(func() error {
 		s.kept, s.keptError = readBaselines(m.dir)
 		s.config = readConfig(o.ConfigDir)
+		s.volumes = readVolumes(m.proc)
 		return nil
 	})
 	own := &view{name: Host}
 	group.Go(func() error { return m.lookAtHost(own) })
 	s.views = []*view{own}
 	if m.engine != nil {
-		exist, err := m.engine.Names(ctx)
+		exist, err := m.list(ctx, o)
 		if err == nil {
 			s.asked, err = choose(o.Containers, exist)
+		} else if len(o.Containers) == 0 {
+			s.engineError, err = err, nil
 		}
 		if err != nil {
 			return s, errors.Join(err, group.Wait())
 		}
-		s.names = map[string]string{}
+		if s.engineError == nil {
+			s.names = map[string]string{}
+		}
 		for name, id := range exist {
 			s.names[id] = name
 		}
@@ -153,6 +160,12 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 	}
 	s.otherServers = findOtherServers(m.proc, s.processes, s.answers)
 	return s, nil
+}
+
+func (m *machine) list(ctx context.Context, o Options) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, o.perMount())
+	defer cancel()
+	return m.engine.Names(ctx)
 }
 
 // The programs' names as processes.

@@ -185,6 +185,7 @@ const (
 	PatchNotNeeded  FindingKind = "patch_not_needed"  // patched, and every lock works
 	ClassicVariant  FindingKind = "disable_ofd"       // the classic edit: QEMU's own locking is off
 	NoLockManager   FindingKind = "no_lock_manager"   // the kernel's lock manager is not registered
+	UnseenMount     FindingKind = "unseen_mount"      // the kernel has an NFS filesystem open that nobody here sees
 	PathNotFound    FindingKind = "path_not_found"    // a path of the option is nowhere
 	ContainerAbsent FindingKind = "container_stopped" // a container that does not run
 	LeftoverRemoved FindingKind = "leftover_removed"  // a probe file of an earlier run

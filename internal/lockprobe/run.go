@@ -28,7 +28,10 @@ func Run(ctx context.Context, o Options, _ ansible.Call) (Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.limit())
 	defer cancel()
 	m := &machine{caller: sunrpc.Client{}, proc: "/proc", dir: stateDir, try: start}
-	e, err := engine.Connect(ctx, o.Engine, o.EngineSocket)
+	// An engine that is stuck is not to take the time of the host's own mounts.
+	connecting, done := context.WithTimeout(ctx, o.perMount())
+	e, err := engine.Connect(connecting, o.Engine, o.EngineSocket)
+	done()
 	if err == nil {
 		defer e.Close()
 		m.engine = e
@@ -64,6 +67,9 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 	if err != nil {
 		return err
 	}
+	if s.engineError != nil {
+		r.Engine.Error = s.engineError.Error()
+	}
 	all := trials(s, o.Paths)
 	m.tryAll(ctx, all, o.perMount())
 	servers := m.askServers(ctx, all)
@@ -97,7 +103,7 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 	r.find(o, s, all)
 	r.sumUp(s)
 	if ctx.Err() != nil {
-		return fmt.Errorf("cannot finish within %v: what is not reported was not looked at; give it a longer timeout", o.limit())
+		return fmt.Errorf("cannot finish within %v: what is not reported was not looked at; give it a longer timeout: %w", o.limit(), context.Cause(ctx))
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package lockprobe
 
 import (
+	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -16,8 +18,8 @@ import (
 )
 
 // TestRealServices starts and kills a real rpcbind and rpc.statd. It does so only in a container without a network that is made for it:
-// tests/integration/testdata/info/services.txtar. The NFS mount is played by FUSE, and its server is the container itself, which has no
-// lock manager.
+// tests/integration/testdata/info/services.txtar. The NFS mount is played by FUSE, and its server is the container itself, whose
+// lock manager is played, too.
 func TestRealServices(t *testing.T) {
 	if os.Getenv("NFSLOCK_RPC_BOX") == "" {
 		t.Skip("needs a container of its own, with rpcbind and rpc.statd: see services.txtar")
@@ -44,10 +46,11 @@ func TestRealServices(t *testing.T) {
 		{"nothing runs", func() {}, RPCBindMissing, "rpcbind: absent"},
 		{"rpcbind alone", func() { startRPCBind(t) }, StatdMissing, "rpc.statd: absent (it is not registered)"},
 		{"both", func() { output(t, "rpc.statd", "--no-notify") }, ServerNoNLM, "100021) at 127.0.0.1: absent; its rpc.statd (100024): answers"},
+		{"the server has a lock manager", func() { registerNLM(t) }, CallbackBlocked, "100021) at 127.0.0.1: answers; its rpc.statd (100024): answers"},
 		{"statd stopped", func() { signal(unix.SIGSTOP) }, StatdDead, "rpc.statd: hangs"},
-		{"statd goes on", func() { signal(unix.SIGCONT) }, ServerNoNLM, "rpc.statd: answers"},
+		{"statd goes on", func() { signal(unix.SIGCONT) }, CallbackBlocked, "rpc.statd: answers"},
 		{"statd killed", func() { signal(unix.SIGKILL) }, StatdDead, "connection refused"},
-		{"statd again", func() { output(t, "rpc.statd", "--no-notify") }, ServerNoNLM, "rpc.statd: answers"},
+		{"statd again", func() { output(t, "rpc.statd", "--no-notify") }, CallbackBlocked, "rpc.statd: answers"},
 	} {
 		step.do()
 		var got Mount
@@ -73,7 +76,7 @@ func startRPCBind(t *testing.T) {
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=3 exec rpcbind -f")
+	cmd := exec.Command("sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=3 exec rpcbind -f -i")
 	for _, s := range []interface{ File() (*os.File, error) }{unixSocket.(*net.UnixListener), tcp.(*net.TCPListener), udp.(*net.UDPConn)} {
 		file, err := s.File()
 		if err != nil {
@@ -85,6 +88,52 @@ func startRPCBind(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
+}
+
+// registerNLM plays a server's lock manager, which is the kernel's: a program that answers the NULL call, registered in rpcbind with
+// the portmapper's SET (RFC 1833, section 3; rpcbind takes it over TCP with -i only).
+func registerNLM(t *testing.T) {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			call := make([]byte, 44) // a record's head, and a call without arguments
+			if _, err := io.ReadFull(conn, call); err == nil {
+				_, _ = conn.Write(words(1<<31|24, binary.BigEndian.Uint32(call[4:]), 1, 0, 0, 0, 0))
+			}
+			conn.Close()
+		}
+	}()
+	conn, err := net.Dial("tcp4", "127.0.0.1:111")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const set, tcp = 1, 6
+	port := uint32(listener.Addr().(*net.TCPAddr).Port)
+	if _, err := conn.Write(words(1<<31|56, 7, 0, 2, sunrpc.Portmapper, 2, set, 0, 0, 0, 0, sunrpc.NLM, 4, tcp, port)); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 32)
+	if _, err := io.ReadFull(conn, answer); err != nil || binary.BigEndian.Uint32(answer[28:]) != 1 {
+		t.Fatalf("rpcbind does not take it: % x, %v", answer, err)
+	}
+}
+
+func words(all ...uint32) []byte {
+	var out []byte
+	for _, w := range all {
+		out = binary.BigEndian.AppendUint32(out, w)
+	}
+	return out
 }
 
 func output(t *testing.T, name string, args ...string) []byte {
