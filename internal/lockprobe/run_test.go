@@ -217,6 +217,7 @@ func TestRootSquashedLocksAreTriedAsTheFoldersOwner(t *testing.T) {
 // The process that hangs cannot be killed: its request is with the store. The run ends in time all the same, the file is gone, and the
 // next run finds the process and leaves the mount alone.
 func TestAMountThatHangsBlocksNeitherThisRunNorTheNext(t *testing.T) {
+	t.Parallel()
 	var requests atomic.Int32
 	s := newStore(t, func(op string) unix.Errno {
 		if op == "posix" {

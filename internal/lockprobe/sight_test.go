@@ -112,6 +112,7 @@ func TestAPlantedLinkIsNotFollowed(t *testing.T) {
 
 // A run that is ended takes its file with it, even while a lock hangs.
 func TestACancelledRunLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s := newStore(t, func(op string) unix.Errno {
 		if op == "posix" {
 			return hang
