@@ -286,3 +286,24 @@ func deviceOf(t *testing.T, path string) string {
 	}
 	return fmt.Sprintf("%d:%d", st.Dev_major, st.Dev_minor)
 }
+
+// Not even the file can be taken away: the run still ends, and says what hangs. A later run removes the file.
+func TestAFileThatCannotBeRemovedIsSaid(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, func(op string) unix.Errno {
+		if op == "unlink" {
+			return hang
+		}
+		return 0
+	})
+	o := quick
+	o.Paths = []string{s.dir}
+	began := time.Now()
+	m := report(t, on(t, s, "nfs4", v4, well()), o).Mounts[0]
+	if m.Verdict != Hangs || !strings.Contains(m.Reason, "no file can be removed") || m.Probes.OFD.Result != Granted {
+		t.Errorf("%s: %s, %+v", m.Verdict, m.Reason, m.Probes)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
