@@ -9,6 +9,9 @@ LINTER     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME   ?= 10s
 ROUNDS     ?= 200
 ARCH       ?= $(shell $(GO) env GOARCH)
+RELEASE    ?= bookworm
+PROFILE    ?= tools
+VARIANT    ?= fallback
 MODULES    := $(notdir $(wildcard modules/*))
 export CGO_ENABLED := 0
 
@@ -52,6 +55,13 @@ bench: build ## the same job by this module and by a shell loop, in one run; WIT
 	tests/bench/run.sh
 	tests/bench/sftp.sh
 
+# IMAGE builds in that image instead of a minimal one of RELEASE; VARIANT may name both: fallback disable_ofd, each into OUT-VARIANT.
+patch-set: ## rebuilt QEMU packages: RELEASE=bookworm ARCH=amd64 VARIANT=fallback PROFILE=tools OUT=dist/RELEASE-ARCH-PROFILE-VARIANT [IMAGE=…]
+	@patch-sets/build.sh "$(RELEASE)" "$(ARCH)" "$(PROFILE)" "$(or $(OUT),dist/$(RELEASE)-$(ARCH)-$(PROFILE)$(if $(word 2,$(VARIANT)),,-$(VARIANT)))" $(VARIANT)
+
+patch-sets: ## every release, profile and variant that is built for real, one after another: an hour; OUT=FOLDER (dist/patch-sets)
+	@patch-sets/all.sh "$(or $(OUT),dist/patch-sets)"
+
 fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz || true); do \
 	  echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p; done; done
@@ -66,4 +76,4 @@ lint: ## Go, shell, YAML, Ansible
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh' .ci/run)
 	tests/ansible/lint.sh
 
-.PHONY: help build docs test test-go test-python test-lab matrix soak demo bench fuzz lint
+.PHONY: help build docs test test-go test-python test-lab matrix soak demo bench patch-set patch-sets fuzz lint

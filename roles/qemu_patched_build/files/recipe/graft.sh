@@ -1,0 +1,28 @@
+# shellcheck shell=bash
+# The distribution's own .deb with the new programs in it.
+
+deb_name() { printf '%s_%s_%s.deb' "$1" "${new_version#*:}" "$architecture"; }
+
+# graft PACKAGE: the stock package with the new programs, as a file in $private/result.
+graft() {
+  local root=$private/stock/$1 file
+  while IFS= read -r -d '' file; do
+    is_elf "$file" || continue
+    install -m "$(stat -c %a "$file")" "$private/new/${file##*/}" "$private/replacement"
+    mv "$private/replacement" "$file"
+  done < <(find "$root/usr" -type f -print0)
+
+  # A companion may demand this package in exactly the stock version: the package goes on providing it.
+  awk -v version="$new_version" -v provided="$1 (= $version)" -v source="$source_name ($source_version)" '
+    BEGIN { FS = ": " }
+    $1 == "Source" { next }
+    $1 == "Package" { print; print "Source: " source; next }
+    $1 == "Version" { print "Version: " version; next }
+    $1 == "Provides" { print $0 ", " provided; provided = ""; next }
+    $1 == "Description" && provided != "" { print "Provides: " provided }
+    { print }' "$root/DEBIAN/control" > "$private/control"
+  cat "$private/control" > "$root/DEBIAN/control"
+  (cd "$root" && cut -c 35- DEBIAN/md5sums | tr '\n' '\0' | xargs -0 md5sum) > "$private/md5sums"
+  cat "$private/md5sums" > "$root/DEBIAN/md5sums"
+  quiet "pack $1" dpkg-deb --root-owner-group -Zxz -b "$root" "$private/result/$(deb_name "$1")"
+}
