@@ -100,6 +100,20 @@ def test_check_mode_says_that_a_build_is_due_and_does_none(build, folder):
     assert content(folder) == before
 
 
+def test_several_builds_follow_one_another_and_each_has_its_own_words(build, folder):
+    absent = folder.with_name("absent")
+    images = [{"image": IMAGE}, {"image": IMAGE, "variant": "disable_ofd", "dir": str(absent), "also": []}]
+    rehearsal = build(folder, "--check", qemu_patched_build_images=images)
+    assert rehearsal.code == 0
+    assert changed(rehearsal) == 2  # the second one's folder and build
+    assert f"to build: disable_ofd from {IMAGE}" in rehearsal.out
+    assert "to build: fallback" not in rehearsal.out
+
+    nothing = build(folder, "--check", qemu_patched_build_image="")
+    assert nothing.code != 0
+    assert "no image is named" in nothing.out
+
+
 def test_what_an_interrupted_build_can_leave_is_never_taken_for_whole(folder):
     assert not would_build(folder)
     # Left from a build that was killed while it filled its own folder: no part of the set.

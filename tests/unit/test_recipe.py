@@ -1,0 +1,125 @@
+"""Parts of the build script that need no container: each file of the recipe is sourced by itself."""
+
+import pathlib
+import subprocess
+
+import pytest
+
+RECIPE = pathlib.Path(__file__).parents[2] / "roles" / "qemu_patched_build" / "files" / "recipe"
+
+
+def bash(script, folder, stdin=""):
+    """Runs script after all of the recipe's functions, in a folder of its own, and returns (exit code, all it said)."""
+    prelude = f"set -euo pipefail; shopt -s inherit_errexit; private={folder} detail={folder}/detail.log log=; : > $detail; "
+    prelude += "".join(f". {path}; " for path in sorted(RECIPE.glob("*.sh")))
+    done = subprocess.run(
+        ["bash", "-c", prelude + script], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("wanted", "archive", "nearest"),
+    [
+        ("1:7.2-7+deb12u3", ["1:7.2-7+deb12u18", "1:7.2-7+deb12u5"], "1:7.2-7+deb12u5"),
+        ("1:7.2-7+deb12u18", ["1:7.2-7+deb12u9", "1:7.2-7+deb12u15"], "1:7.2-7+deb12u15"),
+        ("2:1.0", ["1:9.0"], "1:9.0"),
+        ("1:7.2-7+deb12u18", ["1:7.2-7+deb12u18+b3", "1:10.0-1"], "1:7.2-7+deb12u18+b3"),
+        ("1:7.2-7", ["1:7.2-7~bpo11+1"], "1:7.2-7~bpo11+1"),
+    ],
+)
+def test_an_archive_that_has_moved_on_is_an_error_with_the_nearest_version(tmp_path, wanted, archive, nearest):
+    code, said = bash(f"demand qemu-utils {wanted}", tmp_path, "\n".join(archive) + "\n")
+    assert code == 1
+    assert said.startswith(f"error: cannot fetch qemu-utils {wanted}: the archive does not have it, the nearest there is {nearest}; ")
+
+    code, said = bash(f"demand qemu-utils {wanted}", tmp_path, "\n".join([*archive, wanted]) + "\n")
+    assert (code, said) == (0, "")
+
+
+def test_an_archive_without_any_version_is_another_error(tmp_path):
+    code, said = bash("demand 'source qemu' 1:7.2-7", tmp_path)
+    assert code == 1
+    assert "cannot fetch source qemu 1:7.2-7: apt knows no version of it" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "packages", "whole"),
+    [
+        ("profile=tools architecture=amd64 also=", "qemu-utils", False),
+        ("profile=host architecture=amd64 also=", "qemu-utils qemu-system-x86", True),
+        ("profile=host architecture=arm64 also=", "qemu-utils qemu-system-arm", True),
+        ("profile=tools architecture=amd64 also=qemu-block-extra", "qemu-utils qemu-block-extra", False),
+        ("profile=host architecture=amd64 also=qemu-system-arm,qemu-system-x86", "qemu-utils qemu-system-x86 qemu-system-arm", True),
+    ],
+)
+def test_a_profile_is_a_list_of_packages_and_emulators_want_the_whole_configuration(tmp_path, options, packages, whole):
+    code, said = bash(f'{options}; choose_packages; echo "${{packages[*]}}"; echo "$configure_options"', tmp_path)
+    assert code == 0
+    assert said.splitlines()[0] == packages
+    assert ("--target-list" not in said) == whole
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("profile=full architecture=amd64 also=", "cannot build profile full: there are tools and host"),
+        ("profile=host architecture=riscv64 also=", "cannot build profile host for riscv64"),
+        ("profile=tools architecture=amd64 also=../etc", "cannot build ../etc: --also takes names"),
+    ],
+)
+def test_what_is_no_profile(tmp_path, options, why):
+    code, said = bash(f"{options}; choose_packages", tmp_path)
+    assert code == 1
+    assert why in said
+
+
+OLD = """schema: 1
+variant: fallback
+suffix: +nfslock1
+packages:
+  - name: qemu-utils
+    version: 1:7.2-7+nfslock1
+    distribution: debian
+    release: bookworm
+    architecture: amd64
+    file: a.deb
+  - name: qemu-block-extra
+    version: 1:7.2-7+nfslock1
+    distribution: debian
+    release: bookworm
+    architecture: amd64
+    file: b.deb
+  - name: qemu-utils
+    version: 1:10.0-1+nfslock1
+    distribution: debian
+    release: trixie
+    architecture: amd64
+    file: c.deb
+"""
+NEW = """  - name: qemu-utils
+    version: 1:7.2-8+nfslock1
+    distribution: debian
+    release: bookworm
+    architecture: amd64
+    file: d.deb
+"""
+
+
+def test_a_build_replaces_all_of_its_platform_in_the_manifest_and_nothing_else(tmp_path):
+    (tmp_path / "old").write_text(OLD, encoding="utf-8")
+    (tmp_path / "new").write_text(NEW, encoding="utf-8")
+    merge = f"distribution=debian release=bookworm architecture=amd64; merge {tmp_path}/old {tmp_path}/new"
+    code, said = bash(merge, tmp_path)
+    assert code == 0
+    assert [line.split()[-1] for line in said.splitlines() if "file:" in line] == ["d.deb", "c.deb"]
+
+    code, said = bash(merge.replace("/old", "/absent"), tmp_path)
+    assert (code, said) == (0, NEW)
+
+
+def test_progress_is_told_in_steps_and_percent(tmp_path):
+    code, said = bash('steps=9; step fetch "it"; step_number=3; step compile "it"; progress 62 100; progress 63 100; progress 100 100; progress 120 100', tmp_path)
+    assert code == 0
+    told = [line for line in said.splitlines() if "/" in line]
+    assert told == ["1/9 fetch: it", "4/9 compile: it", "4/9 compile 62 %", "4/9 compile 100 %", "4/9 compile 100 %"]
