@@ -123,3 +123,27 @@ def test_progress_is_told_in_steps_and_percent(tmp_path):
     assert code == 0
     told = [line for line in said.splitlines() if "/" in line]
     assert told == ["1/9 fetch: it", "4/9 compile: it", "4/9 compile 62 %", "4/9 compile 100 %", "4/9 compile 100 %"]
+
+
+def test_the_shape_of_a_program_is_blind_to_the_order_of_its_objects_and_to_nothing_less(tmp_path):
+    sources = {
+        "main": "int one(int); int two(int); int main(void) { return one(1) + two(2); }",
+        "one": "static int kept(int a) { return a * 7; } int one(int a) { int (*volatile f)(int) = kept; return f(a) + 1; }",
+        "two": "int table[40]; int two(int a) { return table[a] + a; }",
+        "more": "int table[40]; int two(int a) { for (int i = 0; i < a; i++) table[i] = a; return table[a] + a; }",
+    }
+    for name, text in sources.items():
+        (tmp_path / f"{name}.c").write_text(text, encoding="utf-8")
+        subprocess.run(["gcc", "-O1", "-c", f"{name}.c"], cwd=tmp_path, check=True)
+    for name, objects in {"stock": "main one two", "turned": "two one main", "changed": "main one more"}.items():
+        subprocess.run(["gcc", "-rdynamic", "-s", "-o", name, *(f"{o}.o" for o in objects.split())], cwd=tmp_path, check=True)
+
+    def same(how, other):
+        code, said = bash(f"tool_prefix=; cd {tmp_path}; {how} stock > a; {how} {other} > b; [ -s a ]; cmp -s a b && echo same || echo other", tmp_path)
+        assert code == 0, said
+        return said == "same\n"
+
+    assert same("essence", "stock")
+    assert not same("essence", "turned")
+    assert same("shape", "turned")
+    assert not same("shape", "changed")

@@ -30,13 +30,13 @@ unpack_source() {
   printf '%s\n' "$inputs" > "$root/inputs"
 }
 
-# configure: runs the part of debian/rules that configures. Sets main_tree and microvm_tree, where ninja then works.
+# configure: with PYTHONHASHSEED, so that an old Meson puts the objects into the same order each time. Runs the part of debian/rules that configures. Sets main_tree and microvm_tree, where ninja then works.
 configure() {
   local goals microvm=''
   [ -z "$(printf '%s\n' "${programs[@]}" | grep -- '-microvm$')" ] || microvm=yes
   SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -STimestamp)
   DEB_BUILD_OPTIONS="nocheck terse noautodbgsym parallel=$(nproc)"
-  export SOURCE_DATE_EPOCH DEB_BUILD_OPTIONS DEB_CFLAGS_APPEND=-g0 QEMU_CONFIGURE_OPTIONS=$configure_options
+  export SOURCE_DATE_EPOCH DEB_BUILD_OPTIONS DEB_CFLAGS_APPEND=-g0 PYTHONHASHSEED=0 QEMU_CONFIGURE_OPTIONS=$configure_options
   main_tree=b/qemu
   if grep -q '^configure-qemu:' debian/rules; then
     microvm_tree=b/microvm

@@ -52,8 +52,8 @@ current() {
   local identical want name file size sum count=0
   [ -e "$out/build.yml" ] && [ -e "$out/manifest.yml" ] || return 1
   want=
-  for identical in true false; do
-    [ "$identical" = true ] || [ "$allow_different" = yes ] || continue
+  for identical in true but_order false; do
+    [ "$identical" != false ] || [ "$allow_different" = yes ] || continue
     write_record "$identical" > "$private/record"
     entries "$out/build.yml" version | cut -f 2- | grep -qxF -- "$(entries "$private/record" version | cut -f 2-)" && want=$identical
   done
@@ -100,6 +100,7 @@ image_id: $(quoted "$image_id")
 version: $version
 variant: $variant
 profile: $profile
+identical: $identical
 patch_sha256: $patch_sha256
 source: $source_name $source_version
 sources:
@@ -136,7 +137,7 @@ publish() {
     sha256: $(sha256sum < "$private/result/$file" | cut -d ' ' -f 1)
 END
   done > "$private/packages"
-  write_record "$([ ${#different[@]} = 0 ] && echo true || echo false)" > "$private/record"
+  write_record "$identical" > "$private/record"
 
   # On the same filesystem as the result, so that each move is one rename.
   staging=$(mktemp -d "$out/.new.XXXXXX")
