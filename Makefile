@@ -59,7 +59,7 @@ bench: build ## the same job by this module and by a shell loop, in one run; WIT
 patch-set: ## rebuilt QEMU packages: RELEASE=bookworm ARCH=amd64 VARIANT=fallback PROFILE=tools OUT=dist/RELEASE-ARCH-PROFILE-VARIANT [IMAGE=…]
 	@patch-sets/build.sh "$(RELEASE)" "$(ARCH)" "$(PROFILE)" "$(or $(OUT),dist/$(RELEASE)-$(ARCH)-$(PROFILE)$(if $(word 2,$(VARIANT)),,-$(VARIANT)))" $(VARIANT)
 
-patch-sets: ## every release, profile and variant that is built for real, one after another: an hour; OUT=FOLDER (dist/patch-sets)
+patch-sets: ## every release, profile and variant that is built for real, twice each, one after another: hours; OUT=FOLDER (dist/patch-sets)
 	@patch-sets/all.sh "$(or $(OUT),dist/patch-sets)"
 
 fuzz: ## every fuzz target for FUZZTIME

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # the variables are shared by the files of the recipe
 # The architecture that the packages are for, and the one that this container computes on. What follows from their difference is here,
 # and nowhere else: $apt_suffix after a package's name, $tool_prefix before strip, objcopy and objdump.
 

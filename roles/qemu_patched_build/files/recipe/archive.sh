@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # the variables are shared by the files of the recipe
 # The release's archive: which versions it has, the stock packages, their source, and what the build needs. apt verifies all of it.
 
 apt_options=(-y -q -o Acquire::Retries=3 -o Acquire::Languages=none -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io)

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # the variables are shared by the files of the recipe
 # What vouches for the build: without the patch it is the distribution's own, and with it nothing else has changed.
 
 # Checksum of what is executed and loaded. The build id covers the debug information, which is not made here.

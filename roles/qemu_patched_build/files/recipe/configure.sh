@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # the variables are shared by the files of the recipe
 # From the archive's source to configured build trees, by the distribution's own rules.
 
 # unpack_source: into $root; a tree that an earlier, interrupted run with the same inputs left there is gone on with.
@@ -9,7 +9,7 @@ unpack_source() {
     dpkg-query -W
   ) | sha256sum)
   if [ "$(cat "$root/inputs" 2> /dev/null)" = "$inputs" ] && [ -e "$root/osdep.c" ]; then
-    cd "$root/source"
+    cd "$root/source" || return
     # A fresh time, so that ninja compiles it again.
     cmp -s "$root/osdep.c" util/osdep.c || cp "$root/osdep.c" util/osdep.c
     announce "  going on with what an earlier run compiled in $root"
@@ -17,7 +17,7 @@ unpack_source() {
   fi
   rm -rf "$root/inputs" "$root/osdep.c" "$root/source"
   quiet "unpack the source" dpkg-source -x "$dsc" "$root/source"
-  cd "$root/source"
+  cd "$root/source" || return
   if [ "$version" != "$source_version" ]; then
     # PKGVERSION, and with it the stamp of QEMU's modules, holds the +bN of a rebuild: its changelog entry lies in the package only.
     tree=$private/stock/${packages[0]}/usr/share/doc/${packages[0]}/changelog.Debian.$architecture.gz
@@ -30,10 +30,11 @@ unpack_source() {
   printf '%s\n' "$inputs" > "$root/inputs"
 }
 
-# configure: with PYTHONHASHSEED, so that an old Meson puts the objects into the same order each time. Runs the part of debian/rules that configures. Sets main_tree and microvm_tree, where ninja then works.
+# configure: runs the part of debian/rules that configures. Sets main_tree and microvm_tree, where ninja then works. PYTHONHASHSEED is for old
+# versions of Meson: with it they put the objects of a program into the same order each time.
 configure() {
   local goals microvm=''
-  [ -z "$(printf '%s\n' "${programs[@]}" | grep -- '-microvm$')" ] || microvm=yes
+  [[ " ${programs[*]} " != *"-microvm "* ]] || microvm=yes
   SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -STimestamp)
   DEB_BUILD_OPTIONS="nocheck terse noautodbgsym parallel=$(nproc)"
   export SOURCE_DATE_EPOCH DEB_BUILD_OPTIONS DEB_CFLAGS_APPEND=-g0 PYTHONHASHSEED=0 QEMU_CONFIGURE_OPTIONS=$configure_options

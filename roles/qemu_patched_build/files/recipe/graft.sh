@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # the variables are shared by the files of the recipe
 # The distribution's own .deb with the new programs in it.
 
 deb_name() { printf '%s_%s_%s.deb' "$1" "${new_version#*:}" "$architecture"; }

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # the variables are shared by the files of the recipe
 # The variants of the lock code, all of it in util/osdep.c.
 
 apply_variant() {

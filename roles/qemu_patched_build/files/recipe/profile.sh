@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # the variables are shared by the files of the recipe
 # What is rebuilt. A profile names stock packages, and how much of QEMU has to be configured so that their programs come out identical.
 
 # system_package ARCHITECTURE: the package with the program that runs guests on a host of that architecture (dpkg's name).

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # the variables are shared by the files of the recipe
 # manifest.yml, the patch set; build.yml, what the next run compares its inputs with; build-DISTRIBUTION-RELEASE-ARCHITECTURE.yml, all that
 # went into one build. The first two are lists of flat maps, written here only, and read here line by line.
 

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # the variables are shared by the files of the recipe
 # What people read while it runs, and where the commands' own words go: $log is build.log, $detail is build-detail.log.
 
 die() {
