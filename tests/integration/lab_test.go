@@ -37,6 +37,32 @@ func TestScripts(t *testing.T) {
 	if set == "" {
 		t.Fatal("no patch set: start this through tests/integration/run.sh")
 	}
+	scripts(t, "testdata/script", set, "bookworm")
+}
+
+// TestHostProfile patches the programs of running guests in containers with all packages that kolla's have.
+func TestHostProfile(t *testing.T) {
+	set := os.Getenv("NFSLOCK_HOST_SET")
+	if set == "" {
+		t.Skip("no patch set of the profile host: tests/integration/host-profile.sh builds one, in about ten minutes")
+	}
+	scripts(t, "testdata/host", set, os.Getenv("NFSLOCK_RELEASE"))
+}
+
+// TestReleases patches containers of each release that one patch set holds.
+func TestReleases(t *testing.T) {
+	set := os.Getenv("NFSLOCK_RELEASES_SET")
+	if set == "" {
+		t.Skip("no patch set of several releases: tests/integration/releases.sh builds one, in about ten minutes")
+	}
+	for _, release := range strings.Fields(os.Getenv("NFSLOCK_RELEASE")) {
+		t.Run(release, func(t *testing.T) { scripts(t, "testdata/release", set, release) })
+	}
+	t.Run("together", func(t *testing.T) { scripts(t, "testdata/releases", set, "") })
+}
+
+// scripts runs those in a folder with a patch set. $RELEASE is that of the containers.
+func scripts(t *testing.T, dir, set, release string) {
 	here, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +72,7 @@ func TestScripts(t *testing.T) {
 		t.Fatalf("run make build first: %v", err)
 	}
 	testscript.RunT(oneByOne{t}, testscript.Params{
-		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true, Condition: conditions,
+		Dir: dir, UpdateScripts: *update, RequireExplicitExec: true, Condition: conditions,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", filepath.Dir(program)+":"+filepath.Join(here, "lab")+":"+filepath.Join(here, "testdata/bin")+":"+os.Getenv("PATH"))
 			env.Setenv("DOCKER_HOST", os.Getenv("DOCKER_HOST"))
@@ -55,6 +81,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("XDG_CACHE_HOME", os.Getenv("XDG_CACHE_HOME"))
 			env.Setenv("HOME", os.Getenv("HOME"))
 			env.Setenv("SET", set)
+			env.Setenv("RELEASE", release)
 			env.Values[runs{}] = map[string]*run{}
 			return nil
 		},

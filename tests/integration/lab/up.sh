@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Starts kolla's containers afresh, in the lab's shape. --only starts just those; --recreate replaces one of those that run
 # and leaves the others alone, as a deploy with changed settings does.
-# usage: up.sh [--locks refused|none|fine] [--release RELEASE] [--only NAME,…] [--restart POLICY] [--read-only NAME,…] | up.sh --recreate NAME
+# usage: up.sh [--locks refused|none|fine] [--release RELEASE] [--host whole] [--only NAME,…] [--restart POLICY] [--read-only NAME,…] | up.sh --recreate NAME [--locks …] [--release RELEASE]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-locks=refused release=bookworm only=nova_libvirt,nova_compute,cinder_api,cinder_volume,cinder_scheduler policy=no fixed='' recreate=''
+locks=refused release=bookworm only=nova_libvirt,nova_compute,cinder_api,cinder_volume,cinder_scheduler policy=no fixed='' recreate='' whole=''
 while [ $# -gt 0 ]; do
   case $1 in
   --locks) locks=$2 ;;
   --release) release=$2 ;;
+  --host) whole=-$2 ;;
   --only) only=$2 ;;
   --restart) policy=$2 ;;
   --read-only) fixed=$2 ;;
@@ -59,8 +60,8 @@ start() {
     -v "$run/kolla:/var/lib/kolla/config_files:ro" "${profile[@]}" "$@" "nfslock-lab/$image:$release" >/dev/null
 }
 bind=(-v "$run/run:/run")
-start nova_libvirt nova-libvirt root 'pgrep -x sleep' --pid host "${bind[@]}" &
-start nova_compute nova-compute nova 'pgrep -x sleep' --ipc host "${bind[@]}" &
+start nova_libvirt "nova-libvirt$whole" root 'pgrep -x sleep' --pid host "${bind[@]}" &
+start nova_compute "nova-compute$whole" nova 'pgrep -x sleep' --ipc host "${bind[@]}" &
 wait
 start cinder_api cinder root 'pgrep -x sleep' &
 start cinder_volume cinder cinder "bash -c '</dev/tcp/127.0.0.1/5672'" --ipc host "${bind[@]}" &

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The proof of the profile host: qemu-utils and qemu-system-x86 are rebuilt, if no such set is kept yet, and put into containers that have
+# every QEMU package of kolla's; the others stay the distribution's. Ten minutes the first time, three later.
+# usage: [NFSLOCK_HOST_SET=FOLDER] host-profile.sh [RELEASE [go test's options]]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+lab=tests/integration/lab release=${1:-trixie}
+[ $# = 0 ] || shift
+$lab/engine.sh up
+eval "$($lab/engine.sh env)"
+trap '$lab/down.sh; $lab/engine.sh down' EXIT
+$lab/image.sh --whole-host "$release"
+NFSLOCK_HOST_SET=${NFSLOCK_HOST_SET:-$($lab/patch-set.sh --release "$release" --profile host | tail -1)}
+export NFSLOCK_HOST_SET NFSLOCK_RELEASE=$release
+go test -tags lab -count=1 -timeout 30m -v -run TestHostProfile ./tests/integration "$@"
