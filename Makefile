@@ -16,7 +16,7 @@ MODULES    := $(notdir $(wildcard modules/*))
 export CGO_ENABLED := 0
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 build: $(MODULES:%=build-%) ## the modules, into plugins/modules/ (for the collection) and library/ (for ad-hoc use)
 
@@ -44,6 +44,12 @@ test-lab: build ## the real engine, real containers, rebuilt packages; SHORT=yes
 
 matrix: ## what each build of QEMU does with image locks, in each state of the kernel's: docs/locks.md. Builds both variants first
 	MATRIX=yes tests/integration/run.sh -run TestImageLocks -v
+
+host-profile: build ## the program of running guests in containers with all of kolla's QEMU packages; slow the first time: it compiles QEMU
+	tests/integration/host-profile.sh
+
+releases: build ## one patch set for Debian 11, 12 and 13 in containers of each; slow the first time
+	tests/integration/releases.sh
 
 soak: build ## ROUNDS runs (200) that are disturbed at random moments; SEED=… repeats a sequence
 	NFSLOCK_SOAK_ROUNDS=$(ROUNDS) NFSLOCK_SOAK_SEED=$(SEED) tests/integration/run.sh -run TestSoak -v -timeout 3h
@@ -76,4 +82,4 @@ lint: ## Go, shell, YAML, Ansible
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh' .ci/run)
 	tests/ansible/lint.sh
 
-.PHONY: help build docs test test-go test-python test-lab matrix soak demo bench patch-set patch-sets fuzz lint
+.PHONY: help build docs test test-go test-python test-lab matrix host-profile releases soak demo bench patch-set patch-sets fuzz lint
