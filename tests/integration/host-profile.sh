@@ -5,11 +5,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 lab=tests/integration/lab release=${1:-trixie}
+sets=${NFSLOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nfslock}/patch-set
 [ $# = 0 ] || shift
 $lab/engine.sh up
 eval "$($lab/engine.sh env)"
 trap '$lab/down.sh; $lab/engine.sh down' EXIT
 $lab/image.sh --whole-host "$release"
-NFSLOCK_HOST_SET=${NFSLOCK_HOST_SET:-$($lab/patch-set.sh --release "$release" --profile host | tail -1)}
+if [ -z "${NFSLOCK_HOST_SET:-}" ]; then
+  NFSLOCK_HOST_SET=$sets/$release-host
+  patch-sets/build.sh "$release" "$(dpkg --print-architecture)" host "$NFSLOCK_HOST_SET" fallback
+fi
 export NFSLOCK_HOST_SET NFSLOCK_RELEASE=$release
+tests/integration/apt-install.sh dpkg-dev xz-utils
 go test -tags lab -count=1 -timeout 30m -v -run TestHostProfile ./tests/integration "$@"
