@@ -13,7 +13,7 @@ trap '$lab/down.sh; $lab/engine.sh down' EXIT
 $lab/image.sh --whole-host "$release"
 if [ -z "${NFSLOCK_HOST_SET:-}" ]; then
   NFSLOCK_HOST_SET=$sets/$release-host
-  patch-sets/build.sh "$release" "$(dpkg --print-architecture)" host "$NFSLOCK_HOST_SET" fallback
+  IMAGE=nfslock-lab/nova-libvirt:$release patch-sets/build.sh "$release" "$(dpkg --print-architecture)" host "$NFSLOCK_HOST_SET" fallback
 fi
 export NFSLOCK_HOST_SET NFSLOCK_RELEASE=$release
 tests/integration/apt-install.sh dpkg-dev xz-utils

@@ -11,7 +11,7 @@ eval "$($lab/engine.sh env)"
 trap '$lab/down.sh; $lab/engine.sh down' EXIT
 for release in $NFSLOCK_RELEASE; do
   $lab/image.sh "$release"
-  [ -n "${NFSLOCK_RELEASES_SET:-}" ] || patch-sets/build.sh "$release" "$(dpkg --print-architecture)" tools "$set" fallback
+  [ -n "${NFSLOCK_RELEASES_SET:-}" ] || IMAGE=nfslock-lab/nova-libvirt:$release patch-sets/build.sh "$release" "$(dpkg --print-architecture)" tools "$set" fallback
 done
 export NFSLOCK_RELEASES_SET=$set
 go test -tags lab -count=1 -timeout 30m -v -run TestReleases ./tests/integration "$@"
