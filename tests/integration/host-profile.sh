@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The proof of the profile host: qemu-utils and qemu-system-x86 are rebuilt, if no such set is kept yet, and put into containers that have
-# every QEMU package of kolla's; the others stay the distribution's. Ten minutes the first time, three later.
+# every QEMU package of kolla's; the others stay the distribution's. A quarter of an hour on two cores the first time, some minutes later.
 # usage: [NFSLOCK_HOST_SET=FOLDER] host-profile.sh [RELEASE [go test's options]]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
