@@ -8,7 +8,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 release=$1 architecture=$2 profile=$3 out=$4
 shift 4
 image=${IMAGE:-}
-[ -n "$image" ] || image=$("$here/image.sh" "$release" "$architecture")
+# An image of this machine's own architecture: the script itself builds across.
+[ -n "$image" ] || image=$("$here/image.sh" "$release")
 docker image inspect "$image" >/dev/null 2>&1 || docker pull "$image" >&2
 id=$(docker image inspect -f '{{.Id}}' "$image")
 cache=${NFSLOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nfslock}
@@ -22,7 +23,7 @@ for variant in "$@"; do
   [ $# = 1 ] || folder=$out-$variant
   mkdir -p "$folder"
   folder=$(realpath "$folder")
-  docker run --rm --name "$container" --platform "linux/$architecture" --user root --network host --entrypoint bash \
+  docker run --rm --name "$container" --user root --network host --entrypoint bash \
     -v "$here/../roles/qemu_patched_build/files:/recipe:ro" -v "$folder:/patch-set" -v "$(realpath "$work"):/work" "$image" \
     /recipe/build-patch-set.sh --out /patch-set --work /work --variant "$variant" --profile "$profile" --architecture "$architecture" \
     --image "$image" --image-id "$id" "${more[@]}"

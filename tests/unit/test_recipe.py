@@ -147,3 +147,22 @@ def test_the_shape_of_a_program_is_blind_to_the_order_of_its_objects_and_to_noth
     assert not same("essence", "turned")
     assert same("shape", "turned")
     assert not same("shape", "changed")
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        (" texinfo, python3-sphinx:native, python3-sphinx-rtd-theme,", " texinfo, "),  # Debian 12
+        (" python3-sphinx <!nodoc>, libaio-dev [linux-any],", " libaio-dev [linux-any],"),
+        (" python3-sphinx (>= 1.6.0), python3:any,", " python3:any,"),
+        (" zlib1g-dev,", " zlib1g-dev,"),
+    ],
+)
+def test_across_architectures_the_manual_s_tools_are_left_out(tmp_path, line, left):
+    assert bash("without_manual", tmp_path, line + "\n") == (0, left + "\n")
+
+
+def test_only_arm64_is_built_on_another_architecture(tmp_path):
+    code, said = bash("dpkg() { echo arm64; }; architecture=amd64; choose_architecture", tmp_path)
+    assert code == 1
+    assert "cannot build for amd64: this container is arm64, " in said

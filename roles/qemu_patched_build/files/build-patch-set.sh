@@ -18,7 +18,7 @@ build-patch-set.sh --out DIR [options]
   --profile NAME       tools (default): qemu-utils
                        host: also the qemu-system package that runs guests of the host's own architecture
   --also NAME,…        further packages of QEMU's, for instance qemu-system-arm on amd64
-  --architecture NAME  dpkg's name of the packages' architecture; default: this container's
+  --architecture NAME  dpkg's name of the packages' architecture; default: this container's. arm64 is also built on amd64
   --suffix SUFFIX      of the packages' versions; default +nfslock1
   --patch-dir DIR      folder with fallback.patch; default: patches, beside this script
   --version VERSION    binary version of qemu-utils to rebuild; default: the installed one, else apt's candidate

@@ -96,14 +96,16 @@ set_aside_lost() {
 }
 
 install_build_dependencies() {
-  local from more=()
+  local from more=() build_dependencies=()
   # No daemon of a build dependency may start: the container shares the host's network.
   printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
   chmod 0755 /usr/sbin/policy-rc.d
+  install_cross_tools
+  name_build_dependencies
   for _ in 1 2 3; do
     from=$(wc -l < "$detail")
     printf '\n## install the build dependencies\n' >> "$detail"
-    if apt-get "${apt_options[@]}" "${more[@]}" build-dep --arch-only --no-install-recommends --only-source "$source_name=$source_version" >> "$detail" 2>&1 < /dev/null; then return; fi
+    if apt-get "${apt_options[@]}" "${more[@]}" build-dep --arch-only --no-install-recommends "${build_dependencies[@]}" >> "$detail" 2>&1 < /dev/null; then return; fi
     tail -n "+$((from + 1))" "$detail" > "$private/build-dep"
     set_aside_lost < "$private/build-dep" || break
     more=(--allow-downgrades)

@@ -49,7 +49,7 @@ compare_with_stock() {
   fi
   [ ${#different[@]} != 0 ] || return 0
   identical=false
-  announce "  not identical: ${different[*]} (compiler here: $(gcc --version | head -n 1))"
+  announce "  not identical: ${different[*]} (compiler here: $("${tool_prefix}gcc" --version | head -n 1))"
   [ "$allow_different" = yes ] ||
     die "cannot vouch for ${different[*]}: the unpatched rebuild differs from the distribution's program, as it does where the image has libraries or headers that the release's own build had not; build in a plain image of the release with --version $version, or accept it with --allow-different"
 }

@@ -85,7 +85,7 @@ collect() {
 run_lock_test() {
   local out passed
   compile test-image-locking
-  out=$(cd "$main_tree" && "./$(target test-image-locking)" --tap 2>&1) || {
+  out=$(cd "$main_tree" && "${emulator[@]}" "./$(target test-image-locking)" --tap 2>&1) || {
     printf '%s\n' "$out" >&2
     die "cannot trust the build: QEMU's own test-image-locking failed"
   }

@@ -50,7 +50,7 @@ configure() {
   else
     die "cannot configure qemu $version: debian/rules has neither configure-qemu nor b/configure-stamp"
   fi
-  quiet "configure qemu $version" make -f debian/rules "${goals[@]}"
+  quiet "configure qemu $version" "${for_host[@]}" make -f debian/rules "${goals[@]}"
   [ -e "$main_tree/build.ninja" ] || die "cannot compile qemu $version: it is built by make alone, as QEMU was before 5.2; take a newer release"
   ninja -C "$main_tree" -t targets all > "$private/targets"
 }
