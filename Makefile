@@ -51,6 +51,9 @@ host-profile: build ## the program of running guests in containers with all of k
 releases: build ## one patch set for Debian 11, 12 and 13 in containers of each; slow the first time
 	tests/integration/releases.sh
 
+arm64: ## the arm64 program on an arm64 container, on an amd64 machine; builds a patch set of both architectures: half an hour the first time
+	tests/integration/arm64.sh
+
 soak: build ## ROUNDS runs (200) that are disturbed at random moments; SEED=… repeats a sequence
 	NFSLOCK_SOAK_ROUNDS=$(ROUNDS) NFSLOCK_SOAK_SEED=$(SEED) tests/integration/run.sh -run TestSoak -v -timeout 3h
 
@@ -82,4 +85,4 @@ lint: ## Go, shell, YAML, Ansible
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh' .ci/run)
 	tests/ansible/lint.sh
 
-.PHONY: help build docs test test-go test-python test-lab matrix host-profile releases soak demo bench patch-set patch-sets fuzz lint
+.PHONY: help build docs test test-go test-python test-lab matrix host-profile releases arm64 soak demo bench patch-set patch-sets fuzz lint

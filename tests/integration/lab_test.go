@@ -61,13 +61,26 @@ func TestReleases(t *testing.T) {
 	t.Run("together", func(t *testing.T) { scripts(t, "testdata/releases", set, "") })
 }
 
-// scripts runs those in a folder with a patch set. $RELEASE is that of the containers.
+// TestArm64 runs the arm64 program on an arm64 container, on a machine of another architecture.
+func TestArm64(t *testing.T) {
+	set := os.Getenv("NFSLOCK_ARM64_SET")
+	if set == "" {
+		t.Skip("no patch set for arm64 and amd64: tests/integration/arm64.sh builds one, and readies the machine")
+	}
+	scripts(t, "testdata/arm64", set, "bookworm-arm64")
+}
+
+// scripts runs those in a folder with a patch set. $RELEASE is that of the containers. The program is this checkout's, unless
+// NFSLOCK_PROGRAMS names another folder.
 func scripts(t *testing.T, dir, set, release string) {
 	here, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
 	program := filepath.Join(here, "../../library/nfs_lock_fix")
+	if folder := os.Getenv("NFSLOCK_PROGRAMS"); folder != "" {
+		program = filepath.Join(folder, "nfs_lock_fix")
+	}
 	if _, err := os.Stat(program); err != nil {
 		t.Fatalf("run make build first: %v", err)
 	}
