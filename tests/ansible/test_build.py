@@ -114,6 +114,15 @@ def test_several_builds_follow_one_another_and_each_has_its_own_words(build, fol
     assert "no image is named" in nothing.out
 
 
+def test_the_other_architecture_is_another_build(build, folder):
+    before = content(folder)
+    rehearsal = build(folder, "--check", qemu_patched_build_architecture="arm64", qemu_patched_build_also=[])
+    assert rehearsal.code == 0
+    assert changed(rehearsal) == 1
+    assert re.search(r"to build: fallback of qemu 1:\S+ for debian bookworm arm64", rehearsal.out)
+    assert content(folder) == before
+
+
 def test_what_an_interrupted_build_can_leave_is_never_taken_for_whole(folder):
     assert not would_build(folder)
     # Left from a build that was killed while it filled its own folder: no part of the set.
