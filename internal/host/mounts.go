@@ -1,8 +1,10 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,7 +33,7 @@ func needsStatd(super string) bool {
 }
 
 // NFSMounts finds the NFS mounts in all mount namespaces below proc, usually "/proc": cinder_volume mounts in its own. One that
-// several namespaces share is reported once.
+// several namespaces share is reported once. The same path may be of another version in another namespace, so the options count, too.
 func NFSMounts(proc string) ([]Mount, error) {
 	pids, err := pids(proc)
 	if err != nil {
@@ -56,12 +58,41 @@ func NFSMounts(proc string) ([]Mount, error) {
 		}
 		namespaces[ns] = true
 		for _, m := range found {
-			if !slices.ContainsFunc(all, func(o Mount) bool { return o.Source == m.Source && o.Path == m.Path }) {
+			if !slices.ContainsFunc(all, func(o Mount) bool { return o.Source == m.Source && o.Path == m.Path && o.Options == m.Options }) {
 				all = append(all, m)
 			}
 		}
 	}
 	return all, nil
+}
+
+// ServerThreads is how many threads the kernel's NFS server runs, 0 where there is none. The clients of one that runs are told of a reboot
+// as servers are, and drop their locks as they do. nfsd(7) names both files: the former exists while its filesystem is mounted, the latter while the
+// module is loaded; there the count follows "th".
+func ServerThreads(proc string) (int, error) {
+	for path, at := range map[string]int{"fs/nfsd/threads": 0, "1/net/rpc/nfsd": 1} {
+		text, err := os.ReadFile(filepath.Join(proc, path))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("cannot tell whether this host is an NFS server: %w", err)
+		}
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if len(fields) <= at || at == 1 && fields[0] != "th" {
+				continue
+			}
+			n, err := strconv.Atoi(fields[at])
+			if err != nil {
+				return 0, fmt.Errorf("cannot tell whether this host is an NFS server: %s: %w", path, err)
+			}
+			if n > 0 {
+				return n, nil
+			}
+		}
+	}
+	return 0, nil
 }
 
 // parseMounts keeps the NFS mounts of what a process sees.

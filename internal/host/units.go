@@ -17,6 +17,7 @@ type Unit struct {
 	File    string // "enabled", "disabled", "static", "masked", "masked-runtime"; empty without a file
 	Reload  bool   // its files changed since systemd read them
 	MainPID string // "0" while it has none
+	Restart string // "no", "on-failure", "always", …
 }
 
 // Exists is false of a unit that has no file, or a mask for one.
@@ -40,7 +41,7 @@ func Booted() bool {
 func Units(ctx context.Context, names ...string) (map[string]Unit, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	args := append([]string{"show", "--property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload,MainPID", "--"}, names...)
+	args := append([]string{"show", "--property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload,MainPID,Restart", "--"}, names...)
 	out, err := exec.CommandContext(ctx, "systemctl", args...).Output()
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask systemd for %s: %w", strings.Join(names, ", "), explain(err))
@@ -70,6 +71,8 @@ func parseUnits(out []byte, names []string) (map[string]Unit, error) {
 				u.Reload = value == "yes"
 			case "MainPID":
 				u.MainPID = value
+			case "Restart":
+				u.Restart = value
 			}
 		}
 		units[names[i]] = u
