@@ -17,7 +17,8 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// Spec is a container to be made. It uses the host's network and runs as root; its image's entry point is not used.
+// Spec is a container to be made. It uses the host's network and runs as root, outside of SELinux's confinement, as kolla's containers do:
+// the host's /run is closed to a confined one. Its image's entry point is not used.
 type Spec struct {
 	Name    string
 	Image   string
@@ -26,18 +27,26 @@ type Spec struct {
 	Labels  map[string]string
 	Restart string            // the engine's restart policy: "no", "unless-stopped"
 	Files   map[string]string // written into it before it is started: path to text; the folders must exist
+	Volumes []string          // named volumes among the binds: where they are not there yet they are made with the container's labels
 }
 
-// Create makes the container and does not start it. Named volumes that do not exist yet are made, with what the image has in
+// Create makes the container and does not start it. A volume that does not exist yet, or is empty, gets what the image has in
 // the folder. A container that could not get its files is removed again.
 func (e *Engine) Create(ctx context.Context, s Spec) (id string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	for _, name := range s.Volumes {
+		// One that is there stays as it is, without our labels.
+		if _, err := e.api.VolumeCreate(ctx, client.VolumeCreateOptions{Name: name, Labels: s.Labels}); err != nil {
+			return "", fmt.Errorf("cannot make volume %s: %w", name, err)
+		}
+	}
 	made, err := e.api.ContainerCreate(ctx, client.ContainerCreateOptions{
 		Name:   s.Name,
 		Config: &container.Config{Image: s.Image, Entrypoint: s.Command, User: "0", Labels: s.Labels},
 		HostConfig: &container.HostConfig{
 			NetworkMode: "host", Binds: s.Binds, RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyMode(s.Restart)},
+			SecurityOpt: []string{"label=disable"},
 		},
 	})
 	if err != nil {
@@ -198,12 +207,26 @@ func (e *Engine) VolumeFolder(ctx context.Context, name string) (string, error) 
 	return seen.Volume.Mountpoint, nil
 }
 
-// RemoveVolume removes a volume. One that is gone already is no failure.
-func (e *Engine) RemoveVolume(ctx context.Context, name string) error {
+// RemoveVolume removes a volume that has the label; one without it is somebody else's, and stays. One that is gone already is no failure.
+func (e *Engine) RemoveVolume(ctx context.Context, name, label string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if _, err := e.api.VolumeRemove(ctx, name, client.VolumeRemoveOptions{}); err != nil && !cerrdefs.IsNotFound(err) {
+	seen, err := e.api.VolumeInspect(ctx, name, client.VolumeInspectOptions{})
+	if err == nil && seen.Volume.Labels[label] != "" {
+		_, err = e.api.VolumeRemove(ctx, name, client.VolumeRemoveOptions{})
+	}
+	if err != nil && !cerrdefs.IsNotFound(err) {
 		return fmt.Errorf("cannot remove volume %s: %w", name, err)
+	}
+	return nil
+}
+
+// Unpause lets a container go on that docker pause has frozen.
+func (e *Engine) Unpause(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := e.api.ContainerUnpause(ctx, id, client.ContainerUnpauseOptions{}); err != nil {
+		return fmt.Errorf("cannot unpause %s: %w", id, err)
 	}
 	return nil
 }

@@ -31,12 +31,12 @@ func connectTo(t *testing.T, world enginetest.Engine) (*Engine, *enginetest.Serv
 var spec = Spec{
 	Name: "nfs_rpcbind", Image: "kolla/cinder-volume:1", Command: []string{"python3", "/usr/local/lib/x.py"},
 	Binds: []string{"/run:/run:shared", "state:/var/lib/nfs/"}, Labels: map[string]string{"mine": "yes"}, Restart: "unless-stopped",
-	Files: map[string]string{"/usr/local/lib/x.py": "print()"},
+	Files: map[string]string{"/usr/local/lib/x.py": "print()"}, Volumes: []string{"state"},
 }
 
 func TestAContainerIsMadeListedAndRemoved(t *testing.T) {
 	e, server := connectTo(t, enginetest.Engine{
-		Version: "20.10.24", API: "1.41", Images: map[string]string{"kolla/cinder-volume:1": "sha256:1"}, Volumes: map[string]string{"state": "/srv/state"},
+		Version: "20.10.24", API: "1.41", Images: map[string]string{"kolla/cinder-volume:1": "sha256:1"},
 	})
 	ctx := t.Context()
 	id, err := e.Create(ctx, spec)
@@ -44,7 +44,7 @@ func TestAContainerIsMadeListedAndRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Edit(spec.Name, func(c *enginetest.Container) {
-		if c.RestartMode != "unless-stopped" || !cmp.Equal(c.Command, spec.Command) || !cmp.Equal(c.Files, spec.Files) {
+		if c.RestartMode != "unless-stopped" || !cmp.Equal(c.Command, spec.Command) || !cmp.Equal(c.Files, spec.Files) || !cmp.Equal(c.SecurityOptions, []string{"label=disable"}) {
 			t.Errorf("%+v", c)
 		}
 		c.Aliases = []string{"/other/alias"}
@@ -76,11 +76,43 @@ func TestAContainerIsMadeListedAndRemoved(t *testing.T) {
 		state("exited")
 	}
 	for range 2 {
-		if err := errors.Join(e.Remove(ctx, id), e.RemoveVolume(ctx, "state")); err != nil {
+		if err := errors.Join(e.Remove(ctx, id), e.RemoveVolume(ctx, "state", "mine")); err != nil {
 			t.Error(err)
 		}
 	}
 	if list, err := e.List(ctx); err != nil || len(list) > 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+	if _, err := e.VolumeFolder(ctx, "state"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("the volume: %v", err)
+	}
+}
+
+// TestAVolumeOfSomebodyElseStays: it was there before, so it has no label of ours.
+func TestAVolumeOfSomebodyElseStays(t *testing.T) {
+	e, _ := connectTo(t, enginetest.Engine{
+		Version: "20.10.24", API: "1.41", Images: map[string]string{"kolla/cinder-volume:1": "sha256:1"}, Volumes: map[string]string{"state": "/srv/state"},
+	})
+	id, err := e.Create(t.Context(), spec)
+	if err == nil {
+		err = errors.Join(e.Remove(t.Context(), id), e.RemoveVolume(t.Context(), "state", "mine"))
+	}
+	if folder, err2 := e.VolumeFolder(t.Context(), "state"); err != nil || err2 != nil || folder != "/srv/state" {
+		t.Errorf("%q, %v, %v", folder, err, err2)
+	}
+}
+
+func TestAFrozenContainerGoesOn(t *testing.T) {
+	e, _ := connectTo(t, enginetest.Engine{
+		Version: "20.10.24", API: "1.41", Containers: []enginetest.Container{{ID: strings.Repeat("a", 64), Name: "nfs_rpcbind", State: "paused"}},
+	})
+	if err := e.Start(t.Context(), "nfs_rpcbind"); err == nil {
+		t.Error("the engine starts a paused container, so nothing has to be unpaused")
+	}
+	if err := e.Unpause(t.Context(), "nfs_rpcbind"); err != nil {
+		t.Error(err)
+	}
+	if list, err := e.List(t.Context()); err != nil || list[0].State != "running" {
 		t.Errorf("%v, %v", list, err)
 	}
 }

@@ -32,6 +32,21 @@ func needsStatd(super string) bool {
 	return (has("vers=3") || has("vers=2")) && !has("nolock") && !has("local_lock=all")
 }
 
+// Servers are the names of the mount's server: its address, and what it was called when it was mounted.
+func (m Mount) Servers() (names []string) {
+	for option := range strings.SplitSeq(m.Options, ",") {
+		if address, ok := strings.CutPrefix(option, "addr="); ok {
+			names = append(names, address)
+		}
+	}
+	if name, _, ok := strings.Cut(m.Source, ":/"); ok {
+		if name = strings.Trim(name, "[]"); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // NFSMounts finds the NFS mounts in all mount namespaces below proc, usually "/proc": cinder_volume mounts in its own. One that
 // several namespaces share is reported once. The same path may be of another version in another namespace, so the options count, too.
 func NFSMounts(proc string) ([]Mount, error) {

@@ -17,7 +17,7 @@ import (
 
 // How long a step may take.
 const (
-	jobLimit  = 2 * time.Minute  // a job of systemd's; network-online.target, which statd waits for, may take its time
+	jobLimit  = 3 * time.Minute  // a job of systemd's; network-online.target, which statd waits for, may take two minutes (systemd-networkd-wait-online)
 	grace     = 10 * time.Second // for a container or a process to end by itself
 	silentFor = 0o600            // the mode that sm-notify gives its own file
 )
@@ -31,10 +31,14 @@ func (m *machine) do(ctx context.Context, step Step) error {
 	switch step.Verb {
 	case Silence:
 		return silence(name)
+	case Fetch:
+		return m.packages(ctx, "download packages for this host", step.Names, host.PackageTool.Fetch)
 	case Install:
-		return m.install(ctx, step.Names)
+		return m.packages(ctx, "install packages on this host", step.Names, host.PackageTool.Install)
 	case Uninstall:
 		return m.uninstall(ctx, step.Names)
+	case Inherit:
+		return m.inherit(ctx, step)
 	case Write:
 		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 			return fmt.Errorf("cannot write %s: %w", name, err)
@@ -65,6 +69,8 @@ func (m *machine) doContainer(ctx context.Context, step Step, name string) error
 	case Create:
 		_, err := m.engine.Create(ctx, step.Spec)
 		return err
+	case Unpause:
+		return m.engine.Unpause(ctx, name)
 	case StartBox:
 		return m.engine.Start(ctx, name)
 	case RestartBox:
@@ -76,7 +82,7 @@ func (m *machine) doContainer(ctx context.Context, step Step, name string) error
 		}
 		return m.engine.Remove(ctx, name)
 	case RemoveVolume:
-		return m.engine.RemoveVolume(ctx, name)
+		return m.engine.RemoveVolume(ctx, name, label)
 	}
 	return fmt.Errorf("internal error: nothing does %q", step.Verb)
 }
@@ -135,37 +141,33 @@ func systemctl(ctx context.Context, step Step) error {
 // packageLimit is for apt or dnf alone: killed, they leave packages half installed, so the run's own time does not end them.
 const packageLimit = 10 * time.Minute
 
-func (m *machine) install(ctx context.Context, names []string) error {
+func (m *machine) packages(ctx context.Context, what string, names []string, how func(host.PackageTool, context.Context, []string) error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), packageLimit)
 	defer cancel()
 	s := Seen{}
 	err := m.tool(&s)
 	if err == nil {
-		err = s.Tool.Install(ctx, names)
+		err = how(s.Tool, ctx, names)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot install packages on this host: %w", err)
+		return fmt.Errorf("cannot %s: %w", what, err)
 	}
 	return nil
 }
 
+// uninstall removes one package after the other: dpkg goes on with those behind one that it refuses.
 func (m *machine) uninstall(ctx context.Context, names []string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), packageLimit)
-	defer cancel()
-	s := Seen{}
-	err := m.tool(&s)
-	if err == nil {
-		err = s.Tool.Remove(ctx, names)
-	}
-	if err != nil {
-		return fmt.Errorf("cannot remove the packages that this module installed: %w", err)
+	for _, name := range names {
+		if err := m.packages(ctx, "remove the packages that this module installed", []string{name}, host.PackageTool.Remove); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
 // takeOver ends a statd and carries its state over. Its files are reached through the process, so they are opened before it ends.
 func (m *machine) takeOver(ctx context.Context, step Step) error {
-	from, err := openState(fmt.Sprintf("/proc/%d/root%s", step.PID, stateFolder))
+	from, err := openStateOf(m.proc, step.PID)
 	if err != nil {
 		return fmt.Errorf("cannot take over from %s: %w", step.Names[0], err)
 	}
@@ -176,13 +178,52 @@ func (m *machine) takeOver(ctx context.Context, step Step) error {
 	if err != nil {
 		return err
 	}
-	if to != nil {
-		defer to.Close()
+	if to == nil {
+		return fmt.Errorf("cannot take over from %s: there is no folder %s/sm for whom it watches", step.Names[0], stateFolder)
 	}
+	defer to.Close()
 	if err := host.EndProcess(ctx, step.PID, statdName, grace); err != nil {
 		return fmt.Errorf("cannot take over from %s: %w", step.Names[0], err)
 	}
-	return carry(from, to)
+	return move(from, to)
+}
+
+// inherit carries over whom a statd watched that is dead, from a container that is still there.
+func (m *machine) inherit(ctx context.Context, step Step) error {
+	from, err := m.openLeft(ctx, step.Text)
+	if err != nil || from == nil {
+		return err
+	}
+	defer from.Close()
+	to, err := m.openHome(ctx, step.To)
+	if err != nil {
+		return err
+	}
+	if to != nil {
+		defer to.Close()
+	}
+	return move(from, to)
+}
+
+// openLeft opens the state folder in a container.
+func (m *machine) openLeft(ctx context.Context, id string) (*os.Root, error) {
+	c, err := m.engine.Inspect(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	root, err := m.engine.OpenRoot(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return stateBelow(root)
+}
+
+// used looks once more, because minutes may have gone by since the plan was made.
+func (m *machine) used(context.Context) (bool, error) {
+	s := Seen{}
+	err := m.lookAtMounts(&s)
+	return s.used(), err
 }
 
 // openHome opens the folder of the statd that is to run.

@@ -10,20 +10,27 @@ import (
 	"strings"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 )
 
 // Where files of ours lie.
 const (
-	unitFolder   = "/etc/systemd/system/"
-	statdDropIn  = unitFolder + "rpc-statd.service.d/nfslock.conf"
-	notifyDropIn = unitFolder + "rpc-statd-notify.service.d/nfslock.conf"
-	listenDropIn = unitFolder + "rpcbind.socket.d/nfslock.conf"
-	bootLink     = unitFolder + "multi-user.target.wants/" + statdUnit
-	rpcLink      = unitFolder + "rpcbind.service.wants/" + statdUnit
+	unitFolder    = "/etc/systemd/system/"
+	socketDropIns = unitFolder + "rpcbind.socket.d/"
+	statdDropIn   = unitFolder + "rpc-statd.service.d/nfslock.conf"
+	notifyDropIn  = unitFolder + "rpc-statd-notify.service.d/nfslock.conf"
+	rpcDropIn     = unitFolder + "rpcbind.service.d/nfslock.conf"
+	listenDropIn  = socketDropIns + "zz-nfslock.conf" // behind what systemctl edit makes, override.conf: the last empty ListenStream= counts
+	oldListen     = socketDropIns + "nfslock.conf"    // its name once
+	bootLink      = unitFolder + "multi-user.target.wants/" + statdUnit
+	rpcLink       = unitFolder + "rpcbind.service.wants/" + statdUnit
 	// Systemd goes by the link's own name; what it points to is for people.
 	linkTarget = "/usr/lib/systemd/system/" + statdUnit
 )
+
+// dropIns are all of ours.
+var dropIns = []string{listenDropIn, oldListen, rpcDropIn, statdDropIn, notifyDropIn}
 
 // mark is the first line of each file of ours.
 const mark = "# Made by nfslock.kolla.rpcbind_ensure; its state absent removes it.\n"
@@ -56,9 +63,30 @@ TimeoutStopSec=2
 `
 }
 
+// notifyText: the program forks at once and then tries for a quarter of an hour. A server that is up has heard of it within moments, and
+// these are waited for; for one that is down, guests are not kept waiting.
 func notifyText() string {
 	return mark + `[Unit]
 Before=` + beforeGuests() + `
+
+[Service]
+ExecStartPost=-/usr/bin/timeout 5 /bin/sh -c 'while [ -n "$MAINPID" ] && kill -0 "$MAINPID"; do sleep 0.1; done'
+`
+}
+
+// noNotifyText: with statd in a container, the host's sm-notify knows nobody. It would only leave the mark, and the container's, which knows
+// whom to tell, would be silent.
+func noNotifyText() string {
+	return mark + `[Unit]
+# Never true: the container notifies.
+ConditionPathExists=!/
+`
+}
+
+// rpcText is for distributions whose unit leaves a dead rpcbind dead (upstream's, and so EL's); Debian's has the same line.
+func rpcText() string {
+	return mark + `[Service]
+Restart=on-failure
 `
 }
 
@@ -89,12 +117,31 @@ func hostFiles(o Options, s Seen) map[string]string {
 	if addresses := o.addresses(s.IPv6); addresses != nil {
 		files[listenDropIn] = listenText(addresses)
 	}
+	// With ours in place nobody can tell any more whether the distribution's own unit has it.
+	_, ours := s.Files[rpcDropIn]
+	unit := s.Units[rpcUnit]
+	if ours || unit.Exists() && unit.Restart == "no" || !unit.Exists() && s.Tool == host.Dnf {
+		files[rpcDropIn] = rpcText()
+	}
 	return files
 }
 
+// containerFiles are those that mode container wants on the host beside its unit: nothing but silence, if the host can speak at all.
+func containerFiles(o Options, s Seen, removing []string) map[string]string {
+	if !o.Statd || !s.Units[notifyUnit].Exists() || belongs(notifyUnit, removing) {
+		return nil
+	}
+	return map[string]string{notifyDropIn: noNotifyText()}
+}
+
 // containerUnitText is what kolla-ansible writes for its own containers with its defaults (ansible/module_utils/
-// kolla_systemd_worker.py, 2023.1 and later), and the order at boot.
-func containerUnitText(name, program string) string {
+// kolla_systemd_worker.py, 2023.1 and later), and the order at boot: Before= waits for a process that is started, which says nothing yet,
+// so ExecStartPost= waits until both answer. Guests are not kept from starting for longer than a minute.
+func containerUnitText(name, program string, statd bool) string {
+	ready := "--ready"
+	if statd {
+		ready += " --statd"
+	}
 	var guests []string
 	for _, user := range kolla.NFSUsers {
 		guests = append(guests, kolla.Unit(user))
@@ -110,6 +157,7 @@ StartLimitBurst=10
 
 [Service]
 ExecStart=/usr/bin/%[2]s start -a %[3]s
+ExecStartPost=-/usr/bin/timeout 60 /bin/sh -c 'while kill -0 "$MAINPID" && ! /usr/bin/%[2]s exec %[3]s python3 %[5]s %[6]s; do sleep 0.5; done'
 ExecStop=/usr/bin/%[2]s stop %[3]s -t 10
 Restart=always
 RestartSec=11
@@ -117,7 +165,7 @@ SuccessExitStatus=143
 
 [Install]
 WantedBy=multi-user.target
-`, kolla.Unit(name), program, name, strings.Join(guests, " "))
+`, kolla.Unit(name), program, name, strings.Join(guests, " "), supervisorPath, ready)
 }
 
 //go:embed supervise.py
@@ -139,7 +187,7 @@ func containerSpec(o Options, s Seen) engine.Spec {
 	spec := engine.Spec{
 		Name: o.ContainerName, Image: s.Image.Reference, Command: append(command, o.addresses(s.IPv6)...),
 		Binds: []string{"/run:/run:shared", volume + ":" + stateFolder}, Restart: "unless-stopped",
-		Files: map[string]string{supervisorPath: supervisor},
+		Files: map[string]string{supervisorPath: supervisor}, Volumes: []string{volume},
 	}
 	if s.KollaUnits {
 		spec.Restart = "no"

@@ -7,9 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -53,7 +55,10 @@ func (m *machine) observe(ctx context.Context, o Options, check bool) (Seen, err
 	if err := group.Wait(); err != nil {
 		return s, err
 	}
-	if err := m.settle(o, &s); err != nil {
+	if err := m.settle(ctx, o, &s); err != nil {
+		return s, err
+	}
+	if err := m.lookAtWatched(ctx, &s); err != nil {
 		return s, err
 	}
 	return s, m.lookAtPackages(ctx, o, &s, check)
@@ -68,7 +73,10 @@ func (m *machine) lookAtUnits(ctx context.Context, o Options, s *Seen) (err erro
 	if !s.Systemd {
 		return nil
 	}
-	names := []string{socketUnit, rpcUnit, statdUnit, kolla.Unit(o.ContainerName)}
+	names := []string{socketUnit, rpcUnit, statdUnit, notifyUnit, kolla.Unit(o.ContainerName)}
+	if name := s.Record.Container; name != "" && name != o.ContainerName {
+		names = append(names, kolla.Unit(name))
+	}
 	for _, name := range kolla.Carriers {
 		names = append(names, kolla.Unit(name))
 	}
@@ -76,12 +84,32 @@ func (m *machine) lookAtUnits(ctx context.Context, o Options, s *Seen) (err erro
 		return err
 	}
 	s.KollaUnits = slices.ContainsFunc(kolla.Carriers, func(name string) bool { return s.Units[kolla.Unit(name)].Exists() })
-	for _, path := range []string{statdDropIn, notifyDropIn, listenDropIn, bootLink, rpcLink} {
+	for _, path := range append([]string{bootLink, rpcLink}, dropIns...) {
 		if err := s.readFile(path); err != nil {
 			return err
 		}
 	}
+	s.Listeners = listeners("/")
 	return nil
+}
+
+// Sockets of a socket unit.
+var listens = regexp.MustCompile(`(?m)^[ \t]*Listen(Stream|Datagram)[ \t]*=[ \t]*\S`)
+
+// listeners finds drop-ins of rpcbind.socket that add to what ours says: those whose names sort behind it, in whichever folder (systemd.unit(5)).
+func listeners(root string) (found []string) {
+	for _, folder := range []string{"etc", "run", "usr/local/lib", "usr/lib"} {
+		paths, _ := filepath.Glob(filepath.Join(root, folder, "systemd/system", filepath.Base(socketDropIns), "*.conf")) // of a pattern that is right
+		for _, path := range paths {
+			if filepath.Base(path) <= filepath.Base(listenDropIn) {
+				continue
+			}
+			if text, err := os.ReadFile(path); err == nil && listens.Match(text) {
+				found = append(found, path)
+			}
+		}
+	}
+	return found
 }
 
 // readFile takes up a file of ours if it is there; of a link, where it points.
@@ -137,6 +165,9 @@ func (m *machine) lookAtProcesses(s *Seen) error {
 
 func (m *machine) lookAtMounts(s *Seen) error {
 	mounts, err := host.NFSMounts(m.proc)
+	if err == nil {
+		s.Threads, err = host.ServerThreads(m.proc)
+	}
 	if err != nil {
 		return err
 	}
@@ -156,6 +187,21 @@ func (m *machine) lookAtContainers(ctx context.Context, o Options, s *Seen) erro
 		return nil
 	}
 	s.EngineName = m.engine.Name
+	asking, cancel := context.WithTimeout(ctx, engineLimit)
+	defer cancel()
+	if err := m.askEngine(asking, o, s); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.EngineError = err.Error()
+	}
+	return nil
+}
+
+// engineLimit is for an engine that is stuck: it may still say that it is there, and mode host can do without it.
+const engineLimit = 15 * time.Second
+
+func (m *machine) askEngine(ctx context.Context, o Options, s *Seen) error {
 	list, err := m.engine.List(ctx)
 	if err != nil {
 		return err
@@ -171,11 +217,74 @@ func (m *machine) lookAtContainers(ctx context.Context, o Options, s *Seen) erro
 	if err := lookAtOurs(list, o, s); err != nil {
 		return err
 	}
+	if err := m.lookAtLeft(ctx, o, list, s); err != nil {
+		return err
+	}
 	return m.lookAtImage(ctx, o, list, s)
 }
 
+// lookAtLeft finds whom statds watched in containers that still run. mount.nfs starts one there, and it dies with a restart of the container.
+func (m *machine) lookAtLeft(ctx context.Context, o Options, all []engine.Listed, s *Seen) error {
+	if !o.Statd || o.absent() {
+		return nil
+	}
+	left := make([]Left, len(all))
+	var group errgroup.Group
+	for i, c := range all {
+		if !slices.Contains(kolla.NFSUsers, c.Name) || c.State != "running" || !c.HostNetwork {
+			continue
+		}
+		group.Go(func() error {
+			root, err := m.openLeft(ctx, c.ID)
+			if err != nil || root == nil {
+				return nil // it ended, or has a trap in that place: nothing there is ours to take
+			}
+			defer root.Close()
+			home, err := openState(stateFolder)
+			if err != nil {
+				return err
+			}
+			if home != nil { // bound into the container
+				defer home.Close()
+				if same, err := sameFolder(root, home); err != nil || same {
+					return err
+				}
+			}
+			left[i] = Left{Container: c.Name, ID: c.ID}
+			left[i].Servers, err = watches(root)
+			return err
+		})
+	}
+	err := group.Wait()
+	s.Left = slices.DeleteFunc(left, func(l Left) bool { return len(l.Servers) == 0 })
+	return err
+}
+
+// lookAtWatched reads whom statd watches in either home.
+func (m *machine) lookAtWatched(ctx context.Context, s *Seen) error {
+	s.Watched = map[Mode][]string{}
+	if len(s.InUse) == 0 {
+		return nil
+	}
+	for _, mode := range []Mode{OnHost, InContainer} {
+		if mode == InContainer && (s.Ours == nil || s.EngineError != "") {
+			continue
+		}
+		home, err := m.openHome(ctx, mode)
+		if err != nil || home == nil {
+			continue // where the services run it is opened again, and that fails
+		}
+		s.Watched[mode], err = watches(home)
+		home.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func lookAtOurs(list []engine.Listed, o Options, s *Seen) error {
-	s.unitFiles = []string{unitFolder + kolla.Unit(o.ContainerName)}
+	s.unitFiles = append(s.unitFiles, unitFolder+kolla.Unit(o.ContainerName))
 	for _, c := range list {
 		if c.Labels[label] == "" {
 			continue
@@ -222,7 +331,10 @@ type holder struct {
 }
 
 // settle puts together what was found apart.
-func (m *machine) settle(o Options, s *Seen) error {
+func (m *machine) settle(ctx context.Context, o Options, s *Seen) error {
+	if s.Record.Container != "" {
+		s.unitFiles = append(s.unitFiles, unitFolder+kolla.Unit(s.Record.Container))
+	}
 	for _, path := range s.unitFiles {
 		if err := s.readFile(path); err != nil {
 			return err
@@ -239,6 +351,9 @@ func (m *machine) settle(o Options, s *Seen) error {
 		default:
 			d.Where = d.Container[:12]
 		}
+	}
+	if err := s.lookAtOwners(ctx); err != nil {
+		return err
 	}
 	for _, h := range s.holders {
 		if h.container != "" && s.Ours != nil && h.container == s.Ours.ID {
@@ -262,6 +377,27 @@ func (m *machine) settle(o Options, s *Seen) error {
 	return nil
 }
 
+// lookAtOwners asks systemd whose main process a statd is that is under somebody else's unit: such a one comes back. Others, as one that
+// mount.nfs started from a service, do not.
+func (s *Seen) lookAtOwners(ctx context.Context) error {
+	for i := range s.Processes {
+		d := &s.Processes[i]
+		if !s.Systemd || d.Name != statdName || d.Container != "" || d.Unit == "" || d.Unit == statdUnit {
+			continue
+		}
+		units, err := host.Units(ctx, d.Unit)
+		if err != nil {
+			return err
+		}
+		d.Main = units[d.Unit].MainPID == strconv.Itoa(d.PID)
+	}
+	// Whom a statd watches that lives is carried over with it.
+	s.Left = slices.DeleteFunc(s.Left, func(l Left) bool {
+		return slices.ContainsFunc(s.Processes, func(d Daemon) bool { return d.Name == statdName && d.Container == l.ID })
+	})
+	return nil
+}
+
 // stalePID reads the file that start-statd believes. A statd in a PID namespace of its own writes the number that it has there.
 func stalePID(daemons []Daemon) int {
 	text, err := os.ReadFile("/run/rpc.statd.pid")
@@ -282,8 +418,13 @@ func stalePID(daemons []Daemon) int {
 
 // lookAtPackages asks the package tool only when it may be needed: it takes half a second.
 func (m *machine) lookAtPackages(ctx context.Context, o Options, s *Seen, check bool) error {
+	if len(s.Record.Packages) > 0 && (o.absent() || o.Mode == InContainer || o.Mode == Auto && (s.Ours != nil || s.Record.Mode == InContainer)) {
+		if err := m.lookAtNeeded(ctx, s); err != nil {
+			return err
+		}
+	}
 	if o.absent() {
-		return m.tool(s)
+		return nil
 	}
 	programs := []string{"rpcbind", "rpc.statd"}
 	tool := "apt"
@@ -302,6 +443,9 @@ func (m *machine) lookAtPackages(ctx context.Context, o Options, s *Seen, check 
 	if len(s.Missing) == 0 || o.Mode == InContainer || s.Ours != nil && o.Mode == Auto {
 		return nil
 	}
+	if o.Mode == Auto && s.Record.Mode == InContainer {
+		return nil
+	}
 	err := s.Tool.Installable(ctx, "", s.Missing)
 	if err != nil { // perhaps only because the host's lists are old, or were never fetched
 		err = installableNow(ctx, s.Tool, s.Missing, check)
@@ -309,11 +453,35 @@ func (m *machine) lookAtPackages(ctx context.Context, o Options, s *Seen, check 
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if errors.Is(err, host.ErrBusy) { // which says nothing of what can be installed
+		return fmt.Errorf("cannot tell whether %s can be installed: %w; run again when it is done", strings.Join(s.Missing, " and "), err)
+	}
 	if err != nil {
 		s.Uninstall = strings.ReplaceAll(err.Error(), "\n", "; ")
 	}
 	return nil
 }
+
+// lookAtNeeded asks which of the packages that this module installed could not be removed.
+func (m *machine) lookAtNeeded(ctx context.Context, s *Seen) error {
+	if err := m.tool(s); err != nil {
+		return err
+	}
+	s.Needed = map[string]string{}
+	var together []string
+	for _, name := range s.Record.Packages {
+		err := s.Tool.Removable(ctx, append(slices.Clone(together), name))
+		if errors.Is(err, host.ErrNeeded) {
+			s.Needed[name] = strings.ReplaceAll(err.Error(), "\n", "; ")
+			continue
+		}
+		together = append(together, name) // any other refusal is for the removal itself to report
+	}
+	return nil
+}
+
+// refreshLimit is for mirrors that do not answer: apt asks each of them, at each of its addresses.
+const refreshLimit = 2 * time.Minute
 
 func installableNow(ctx context.Context, tool host.PackageTool, packages []string, check bool) error {
 	lists := ""
@@ -324,7 +492,9 @@ func installableNow(ctx context.Context, tool host.PackageTool, packages []strin
 		}
 		defer os.RemoveAll(lists)
 	}
-	fetched := tool.Refresh(ctx, lists)
+	fetching, cancel := context.WithTimeout(ctx, refreshLimit)
+	defer cancel()
+	fetched := tool.Refresh(fetching, lists)
 	if err := tool.Installable(ctx, lists, packages); err != nil {
 		return errors.Join(err, fetched)
 	}

@@ -63,6 +63,10 @@ func (o *Options) check() error {
 		if err != nil || ip.Zone() != "" || ip.IsUnspecified() || ip.IsMulticast() {
 			return fmt.Errorf("cannot listen at %q: listen takes addresses of this host, such as 192.0.2.10; leave it out for every address", text)
 		}
+		if ip.Is6() && ip.IsLinkLocalUnicast() {
+			return fmt.Errorf("cannot listen at %q: a link-local address is one of a link, which neither systemd's sockets nor a server's call names; "+
+				"give the host's address in the storage network", text)
+		}
 		all = append(all, ip.Unmap().String())
 	}
 	slices.Sort(all)

@@ -3,6 +3,7 @@ package rpcbind
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,7 +18,8 @@ type Verb string
 
 // The verbs, opposites beside each other.
 const (
-	Silence      Verb = "silence" // forbid the reboot notification in this boot: servers would drop locks that are in use
+	Silence      Verb = "silence"  // forbid the reboot notification in this boot: servers would drop locks that are in use
+	Fetch        Verb = "download" // packages, before anything is given up for them
 	Install      Verb = "install"
 	Uninstall    Verb = "uninstall"
 	Unmask       Verb = "unmask"
@@ -32,11 +34,13 @@ const (
 	Delete       Verb = "delete" // either
 	Reload       Verb = "daemon-reload"
 	TakeOver     Verb = "take over" // end a statd and carry its state to where the next one runs
+	Inherit      Verb = "inherit"   // the state of a statd that is dead, from the container that it was in
 	Carry        Verb = "carry"     // statd's state from the host to the volume, or back
 	TryImage     Verb = "try image" // whether it has the programs, before anything that runs is given up for it
 	Create       Verb = "create"
 	Remove       Verb = "remove"
 	StartBox     Verb = "start container"
+	Unpause      Verb = "unpause container"
 	RestartBox   Verb = "restart container"
 	RemoveVolume Verb = "remove volume"
 )
@@ -47,7 +51,7 @@ type Step struct {
 	Names []string    // units, packages, a path, a container, a volume
 	Text  string      // Write: the file's; Link: its target
 	PID   int         // TakeOver
-	To    Mode        // TakeOver, Carry: whose state folder
+	To    Mode        // TakeOver, Inherit, Carry: whose state folder
 	Spec  engine.Spec // Create
 	Why   string
 }
@@ -101,13 +105,15 @@ func (p *Plan) add(verb Verb, why string, names ...string) {
 // silence puts the mark in front that keeps sm-notify still, when something is started that wants it while locks are in use. Where
 // none are, the once-per-boot notification goes its usual way.
 func (p *Plan) silence(s Seen) {
-	starts := func(step Step) bool {
-		return slices.Contains([]Verb{Install, Start, Restart, StartBox, RestartBox}, step.Verb)
-	}
-	if len(s.InUse) > 0 && !s.Notified && slices.ContainsFunc(p.Steps, starts) {
-		step := Step{Verb: Silence, Names: []string{notifiedMark}, Why: "NFSv3 is in use: " + s.mounts()}
+	if s.used() && !s.Notified && slices.ContainsFunc(p.Steps, Step.notifies) {
+		step := Step{Verb: Silence, Names: []string{notifiedMark}, Why: "NFSv3 is in use: " + s.users()}
 		p.Steps = slices.Insert(p.Steps, 0, step)
 	}
+}
+
+// notifies: the step may start sm-notify.
+func (step Step) notifies() bool {
+	return slices.Contains([]Verb{Install, Start, Restart, StartBox, RestartBox, Unpause}, step.Verb)
 }
 
 // notifiedMark is sm-notify's own: it does nothing while the file exists (sm-notify(8)), and /run is empty after a boot.
@@ -123,8 +129,8 @@ func (s Seen) choose(o Options) (Mode, string, error) {
 		return InContainer, fmt.Sprintf("container %s is there", s.Ours.Name), nil
 	case s.hostActive():
 		return OnHost, socketUnit + " runs on the host", nil
-	case s.Record.Mode == OnHost:
-		return OnHost, "an earlier run put it there", nil
+	case s.Record.Mode != "": // a container may have been removed by hand
+		return s.Record.Mode, "an earlier run put it there", nil
 	case s.Systemd && len(masked) == 0 && len(s.Missing) == 0:
 		return OnHost, "the packages are installed", nil
 	case s.Systemd && len(masked) == 0 && s.Uninstall == "":
@@ -182,6 +188,11 @@ func (s Seen) collision(m Mode, o Options) error {
 		return fmt.Errorf("cannot run %s beside rpcbind of the host (%s), which was there before: "+
 			"use mode: host, or first: systemctl disable --now %s %s", ours, socketUnit, socketUnit, rpcUnit)
 	}
+	for _, d := range s.takeOvers(o) {
+		if d.Main {
+			return fmt.Errorf("cannot run %s beside %s: that unit would start it again; first: systemctl disable --now %s", statdName, d, d.Where)
+		}
+	}
 	statd := slices.ContainsFunc(s.Processes, func(d Daemon) bool { return d.Name == statdName })
 	if o.Statd && s.Answers.Statd == Answering && !statd {
 		return fmt.Errorf("cannot run %s: program %d, the status monitor, answers already, and it is no %s of this host's; an NFS-Ganesha has one of its own, "+
@@ -191,6 +202,10 @@ func (s Seen) collision(m Mode, o Options) error {
 		if !slices.ContainsFunc(s.Addresses, func(a netip.Addr) bool { return a.String() == text }) {
 			return fmt.Errorf("cannot listen at %s: this host has no such address", text)
 		}
+	}
+	if m == OnHost && len(o.Listen) > 0 && len(s.Listeners) > 0 {
+		return fmt.Errorf("cannot restrict where %s listens: %s is read after %s and has ListenStream= or ListenDatagram=; remove those lines, or leave listen out",
+			socketUnit, strings.Join(s.Listeners, " and "), listenDropIn)
 	}
 	return nil
 }
@@ -203,16 +218,16 @@ func (p *Plan) onHost(o Options, s Seen) error {
 		return fmt.Errorf("cannot install %s on this host: %s; give the host a repository that has them, or use mode: container", strings.Join(s.Missing, " and "), s.Uninstall)
 	}
 	masked := s.masked(o)
+	p.add(Fetch, "they are to be at hand before anything is given up for them", s.Missing...)
 	p.add(Unmask, "a masked unit cannot be started", masked...)
 	change := s.Ours != nil || s.Record.Volume
 	if s.Ours != nil {
-		p.dropContainer(s, false) // first of all: who installs rpcbind starts it, and there must not be two
+		p.dropContainer(s, false) // before the packages: who installs rpcbind starts it, and there must not be two
 	}
+	p.dropOrphans(s, "")
 	listens := p.writeDropIns(o, s)
 	p.add(Install, "its programs are not on the host", s.Missing...)
-	for _, d := range s.takeOvers(o) {
-		p.Steps = append(p.Steps, Step{Verb: TakeOver, Names: []string{d.String()}, PID: d.PID, To: OnHost, Why: "it ends with its home, and two statds must not be"})
-	}
+	p.takeOver(o, s, OnHost)
 	if change {
 		if s.Units[statdUnit].Runs() {
 			p.add(Stop, "its state is about to change", statdUnit)
@@ -234,7 +249,7 @@ func (p *Plan) onHost(o Options, s Seen) error {
 		switch {
 		case !s.Units[statdUnit].Runs(), change:
 			why = "it does not run"
-		case len(s.takeOvers(o)) > 0:
+		case len(s.takeOvers(o)) > 0, len(s.inheritance(o)) > 0:
 			why = "it takes over"
 		case restarted:
 			why = "rpcbind was restarted"
@@ -245,9 +260,15 @@ func (p *Plan) onHost(o Options, s Seen) error {
 			p.add(Restart, why, statdUnit)
 		}
 	}
-	made := Record{Mode: OnHost, Packages: s.Missing, Unmasked: masked, Enabled: disabled}
+	found := s.found()
+	made := Record{Mode: OnHost, Packages: s.Missing, Unmasked: masked, Found: found}
+	for _, name := range disabled {
+		if !found[name].enabled() {
+			made.Enabled = append(made.Enabled, name)
+		}
+	}
 	for _, name := range hostUnits(o) {
-		if !s.Units[name].Runs() {
+		if !s.Units[name].Runs() && !found[name].Runs {
 			made.Started = append(made.Started, name)
 		}
 	}
@@ -257,8 +278,39 @@ func (p *Plan) onHost(o Options, s Seen) error {
 		}
 	}
 	p.Record = made.join(s.Record)
-	p.Record.Volume = false
+	p.Record.Volume, p.Record.Container, p.Record.Disabled = false, "", nil // those are enabled again
 	return nil
+}
+
+// found is how the first run found the units.
+func (s Seen) found() map[string]Was {
+	if !s.Record.empty() {
+		return s.Record.Found
+	}
+	found := map[string]Was{}
+	for _, name := range []string{socketUnit, rpcUnit, statdUnit} {
+		if u := s.Units[name]; u.Exists() || u.Masked() {
+			found[name] = Was{u.File, u.Runs()}
+		}
+	}
+	return found
+}
+
+// takeOver ends statds elsewhere and brings together whom they watched, and whom dead ones did.
+func (p *Plan) takeOver(o Options, s Seen, to Mode) {
+	for _, d := range s.takeOvers(o) {
+		p.Steps = append(p.Steps, Step{Verb: TakeOver, Names: []string{d.String()}, PID: d.PID, To: to, Why: "it ends with its home, and two statds must not be"})
+	}
+	for _, l := range s.inheritance(o) {
+		p.Steps = append(p.Steps, Step{Verb: Inherit, Names: []string{l.Container}, Text: l.ID, To: to, Why: "a statd that is gone watched from there: " + strings.Join(l.Servers, ", ")})
+	}
+}
+
+func (s Seen) inheritance(o Options) []Left {
+	if !o.Statd {
+		return nil
+	}
+	return s.Left
 }
 
 // takeOvers are the statds that must not be beside ours.
@@ -273,7 +325,7 @@ func (s Seen) takeOvers(o Options) []Daemon {
 func (p *Plan) writeDropIns(o Options, s Seen) (listens bool) {
 	before := len(p.Steps)
 	wanted := hostFiles(o, s)
-	for _, path := range []string{listenDropIn, statdDropIn, notifyDropIn} {
+	for _, path := range dropIns {
 		have, there := s.Files[path]
 		switch want := wanted[path]; {
 		case have == want:
@@ -283,7 +335,7 @@ func (p *Plan) writeDropIns(o Options, s Seen) (listens bool) {
 		case there:
 			p.add(Delete, "it is no longer wanted", path)
 		}
-		listens = listens || path == listenDropIn
+		listens = listens || path == listenDropIn || path == oldListen
 	}
 	if len(p.Steps) > before || slices.ContainsFunc(hostUnits(o), func(name string) bool { return s.Units[name].Reload }) {
 		p.Steps = append(p.Steps, Step{Verb: Reload})
@@ -348,32 +400,100 @@ func (p *Plan) inContainer(o Options, s Seen) error {
 	if id, name := s.nameTaken(o); id != "" {
 		return fmt.Errorf("cannot make container %s: there is one of that name that this module did not make; choose another container_name", name)
 	}
-	leave := s.Record.onHost()
-	fresh := s.Ours == nil || s.Ours.Spec != spec.Labels[label]
+	leave := s.Record.onHost(s.Needed)
+	besides := o.Statd && s.Units[statdUnit].Runs() // its own rpcbind may be dead
+	running := s.Ours != nil && (s.Ours.State == "running" || s.Ours.State == "restarting" || s.Ours.State == "paused")
+	fresh := s.Ours == nil || s.Ours.Spec != spec.Labels[label] || besides && running
 	if fresh {
 		p.Steps = append(p.Steps, Step{Verb: TryImage, Names: containerPrograms(o), Text: spec.Image})
 	}
 	if leave {
-		p.stopHost(s)
+		p.stopHost(s, nil)
 	}
+	if besides && !(leave && slices.Contains(s.toStop(nil), statdUnit)) {
+		p.add(Stop, "two statds must not be", statdUnit)
+	}
+	keep := ""
+	if s.KollaUnits {
+		keep = kolla.Unit(spec.Name)
+	}
+	p.dropOrphans(s, keep)
 	if fresh {
 		why := "there is none"
 		if s.Ours != nil {
-			p.dropContainer(s, s.KollaUnits && s.Ours.Name == spec.Name)
+			p.dropContainer(s, kolla.Unit(s.Ours.Name) == keep)
 			why = "its options or its image changed"
 		}
 		p.Steps = append(p.Steps, Step{Verb: Create, Names: []string{spec.Name}, Spec: spec, Why: why})
 	}
-	for _, d := range s.takeOvers(o) {
-		p.Steps = append(p.Steps, Step{Verb: TakeOver, Names: []string{d.String()}, PID: d.PID, To: InContainer, Why: "it ends with its home, and two statds must not be"})
-	}
-	if leave {
+	p.takeOver(o, s, InContainer)
+	// A container that runs has had it: a run before this one got as far as that, and not to the end of leaving the host.
+	if (leave || besides) && (fresh || !running) {
 		p.Steps = append(p.Steps, Step{Verb: Carry, To: InContainer, Names: []string{volume}, Why: "whom statd watches is on the host"})
-		p.restoreHost(s)
+	}
+	removing := s.removing()
+	if !leave {
+		removing = nil
+	}
+	wanted := containerFiles(o, s, removing)
+	for path, text := range wanted {
+		if s.Files[path] != text {
+			p.Steps = append(p.Steps, Step{Verb: Write, Names: []string{path}, Text: text, Why: "the container notifies"}, Step{Verb: Reload})
+		}
 	}
 	p.runContainer(o, s, spec, fresh)
-	p.Record = Record{Mode: InContainer, Volume: true}
+	// Only now: whatever of this fails, both services run.
+	disabled := s.wouldReturn(removing)
+	p.add(Disable, "at the next boot it would take port 111 before the container does", disabled...)
+	if leave {
+		p.restoreHost(s, wanted, disabled)
+	} else if _, there := s.Files[notifyDropIn]; there && wanted[notifyDropIn] == "" {
+		p.add(Delete, "it is no longer wanted", notifyDropIn)
+		p.Steps = append(p.Steps, Step{Verb: Reload})
+	}
+	p.Record = Record{Mode: InContainer, Volume: true, Container: spec.Name, Found: s.found(), Disabled: slices.Clone(s.Record.Disabled)}
+	for _, name := range disabled {
+		if !slices.Contains(s.Record.Enabled, name) && !slices.Contains(p.Record.Disabled, name) {
+			p.Record.Disabled = append(p.Record.Disabled, name)
+		}
+	}
+	for _, name := range s.Record.Packages {
+		if s.Needed[name] != "" {
+			p.Record.Packages = append(p.Record.Packages, name)
+		}
+	}
 	return nil
+}
+
+// wouldReturn are the host's units that start at boot, and are not to go with their package.
+func (s Seen) wouldReturn(removing []string) (names []string) {
+	if slices.Contains(removing, rpcbindName) {
+		return nil
+	}
+	for _, name := range []string{rpcUnit, socketUnit} {
+		if s.Units[name].Exists() && s.Units[name].File == "enabled" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// removing are the packages that go with mode host, those first that need others.
+func (s Seen) removing() (names []string) {
+	for _, name := range s.Record.Packages {
+		if s.Needed[name] == "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// packageOf is the package that a unit is of, by both distributions' names.
+func packageOf(unit string) []string {
+	if unit == statdUnit || unit == notifyUnit {
+		return []string{"nfs-common", "nfs-utils"}
+	}
+	return []string{rpcbindName}
 }
 
 // nameTaken finds a container with the name that is not ours.
@@ -392,13 +512,15 @@ func (p *Plan) runContainer(o Options, s Seen, spec engine.Spec, fresh bool) {
 	switch {
 	case fresh:
 		why = "it is new"
+	case s.Ours.State == "paused":
+		p.add(Unpause, "it is paused", spec.Name)
 	case s.Ours.State != "running":
 		why = "it is " + s.Ours.State
 	case s.Answers.RPCBind != Answering:
 		why = "rpcbind " + string(s.Answers.RPCBind) + ": " + s.Answers.RPCDetail
 	case !s.listensAt(o.addresses(s.IPv6)):
 		why = "it listens elsewhere"
-	case len(s.takeOvers(o)) > 0:
+	case len(s.takeOvers(o)) > 0, len(s.inheritance(o)) > 0:
 		why = "its statd takes over"
 	case o.Statd && s.Answers.Statd != Answering:
 		why = "statd " + string(s.Answers.Statd) + ": " + s.Answers.StatdInfo
@@ -414,7 +536,7 @@ func (p *Plan) runContainer(o Options, s Seen, spec engine.Spec, fresh bool) {
 		return
 	}
 	unit := kolla.Unit(spec.Name)
-	path, text := unitFolder+unit, containerUnitText(spec.Name, s.EngineName)
+	path, text := unitFolder+unit, containerUnitText(spec.Name, s.EngineName, o.Statd)
 	if s.Files[path] != text {
 		p.Steps = append(p.Steps, Step{Verb: Write, Names: []string{path}, Text: text}, Step{Verb: Reload})
 	}
@@ -434,38 +556,63 @@ func (p *Plan) runContainer(o Options, s Seen, spec engine.Spec, fresh bool) {
 // dropContainer removes our container, not the volume. Its unit, which would start the container again, is stopped, and removed unless
 // it is for the next container, too.
 func (p *Plan) dropContainer(s Seen, keepUnit bool) {
-	unit := kolla.Unit(s.Ours.Name)
-	if _, there := s.Files[unitFolder+unit]; there {
-		p.add(Stop, "", unit)
-		if !keepUnit {
-			p.add(Disable, "", unit)
-			p.add(Delete, "", unitFolder+unit)
-			p.Steps = append(p.Steps, Step{Verb: Reload})
-		}
+	if s.Ours.State == "paused" { // and would not end
+		p.add(Unpause, "", s.Ours.Name)
 	}
+	p.dropUnit(s, kolla.Unit(s.Ours.Name), keepUnit)
 	p.add(Remove, "", s.Ours.Name)
 }
 
-// stopHost stops what did not run before the first run of mode host.
-func (p *Plan) stopHost(s Seen) {
-	p.add(Stop, "", s.toStop()...)
+func (p *Plan) dropUnit(s Seen, unit string, keep bool) {
+	if _, there := s.Files[unitFolder+unit]; !there {
+		return
+	}
+	p.add(Stop, "", unit)
+	if !keep {
+		p.add(Disable, "", unit)
+		p.add(Delete, "", unitFolder+unit)
+		p.Steps = append(p.Steps, Step{Verb: Reload})
+	}
 }
 
-func (s Seen) toStop() (names []string) {
+// dropOrphans sees to units of ours whose container somebody removed: systemd starts them again and again. The one to be kept is stopped, so that
+// it does not start the next container too early.
+func (p *Plan) dropOrphans(s Seen, keep string) {
+	for _, path := range slices.Sorted(maps.Keys(s.Files)) {
+		unit, isUnit := strings.CutPrefix(path, unitFolder+"kolla-")
+		unit = "kolla-" + unit
+		if !isUnit || !strings.HasPrefix(s.Files[path], mark) || s.Ours != nil && unit == kolla.Unit(s.Ours.Name) {
+			continue
+		}
+		p.dropUnit(s, unit, unit == keep)
+	}
+}
+
+// stopHost stops what did not run before the first run of mode host.
+func (p *Plan) stopHost(s Seen, staying []string) {
+	p.add(Stop, "", s.toStop(staying)...)
+}
+
+// toStop leaves out the units of packages that stay because others need them: those need them to run, too.
+func (s Seen) toStop(staying []string) (names []string) {
 	for _, name := range []string{statdUnit, rpcUnit, socketUnit} { // who needs the other first
-		if slices.Contains(s.Record.Started, name) && s.Units[name].Runs() {
+		if slices.Contains(s.Record.Started, name) && s.Units[name].Runs() && !belongs(name, staying) {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-// restoreHost takes back the rest of what runs of mode host did.
-func (p *Plan) restoreHost(s Seen) {
-	p.add(Disable, "", s.Record.Enabled...)
+// belongs: the unit is of one of the packages.
+func belongs(unit string, packages []string) bool {
+	return slices.ContainsFunc(packageOf(unit), func(name string) bool { return slices.Contains(packages, name) })
+}
+
+// restoreHost takes back the rest of what runs of mode host did, but for the files that are wanted, and units that are to stay disabled.
+func (p *Plan) restoreHost(s Seen, wanted map[string]string, disabled []string) {
 	before := len(p.Steps)
-	for _, path := range []string{listenDropIn, statdDropIn, notifyDropIn} {
-		if _, there := s.Files[path]; there {
+	for _, path := range dropIns {
+		if _, there := s.Files[path]; there && wanted[path] == "" {
 			p.add(Delete, "", path)
 		}
 	}
@@ -473,16 +620,51 @@ func (p *Plan) restoreHost(s Seen) {
 	if len(p.Steps) > before {
 		p.Steps = append(p.Steps, Step{Verb: Reload})
 	}
-	stopped := s.toStop()
-	if _, listened := s.Files[listenDropIn]; listened && s.hostActive() && !slices.Contains(stopped, socketUnit) {
+	inContainer := p.Mode == InContainer
+	staying := s.staying(inContainer)
+	stopped := s.toStop(staying)
+	if _, listened := s.Files[listenDropIn]; listened && !inContainer && s.hostActive() && !slices.Contains(stopped, socketUnit) {
 		p.add(Stop, "it is to listen as the distribution does", rpcUnit, socketUnit)
 		p.add(Start, "it is to listen as the distribution does", socketUnit, rpcUnit)
 		if s.Units[statdUnit].Runs() && !slices.Contains(stopped, statdUnit) {
 			p.add(Start, "it stopped with rpcbind's socket", statdUnit)
 		}
 	}
+	var enabled []string
+	for _, name := range s.Record.Enabled {
+		if !slices.Contains(disabled, name) && !belongs(name, staying) {
+			enabled = append(enabled, name)
+		}
+	}
+	p.add(Disable, "", enabled...)
+	if !inContainer {
+		p.enableAgain(s, enabled)
+	}
 	p.add(Mask, "", s.Record.Unmasked...)
-	p.add(Uninstall, "", s.Record.Packages...)
+	p.add(Uninstall, "", s.removing()...)
+}
+
+// staying are the packages of ours that others need, unless it is about what is to give way to a container.
+func (s Seen) staying(inContainer bool) (names []string) {
+	for _, name := range s.Record.Packages {
+		if s.Needed[name] != "" && !inContainer {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// enableAgain enables what was enabled before the first run: mode container disabled it, or it went along with another one, as systemctl disable
+// rpcbind.service takes the socket with it (Also=).
+func (p *Plan) enableAgain(s Seen, disabled []string) {
+	var names []string
+	for _, name := range []string{socketUnit, rpcUnit} {
+		along := slices.Contains(disabled, rpcUnit) && name == socketUnit && s.Record.Found[name].enabled()
+		if (along || slices.Contains(s.Record.Disabled, name)) && !slices.Contains(s.removing(), rpcbindName) {
+			names = append(names, name)
+		}
+	}
+	p.add(Enable, "as it was", names...)
 }
 
 // remove is state: absent.
@@ -490,14 +672,18 @@ func (p *Plan) remove(o Options, s Seen) error {
 	if s.Ours != nil {
 		p.dropContainer(s, false)
 	}
-	p.stopHost(s)
-	p.restoreHost(s)
+	p.dropOrphans(s, "")
+	p.stopHost(s, s.staying(false))
+	p.restoreHost(s, nil, nil)
 	if s.Ours != nil || s.Record.Volume {
 		p.add(RemoveVolume, "", volume)
 	}
-	p.Record = Record{}
-	if len(p.Steps) > 0 && len(s.InUse) > 0 && !o.Force {
-		return fmt.Errorf("cannot remove rpcbind and statd: NFSv3 locks depend on them: %s; unmount first, or set force: true", s.mounts())
+	p.Record = Record{Packages: s.staying(false)}
+	if len(p.Record.Packages) > 0 {
+		p.Record.Found = s.Record.Found
+	}
+	if len(p.Steps) > 0 && s.used() && !o.Force {
+		return fmt.Errorf("cannot remove rpcbind and statd: NFSv3 locks depend on them: %s; unmount first, or set force: true", s.users())
 	}
 	return nil
 }

@@ -1,7 +1,11 @@
 package rpcbind
 
 import (
+	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,6 +84,12 @@ func TestRefusalsNameWhatIsInTheWay(t *testing.T) {
 		{"no image", InContainer, func(s *Seen) { s.Image = Image{Problem: "image x is not on this host; pull it first"} }, "pull it first"},
 		{"another status monitor", OnHost, func(s *Seen) { s.Answers.Statd = Answering }, "program 100024, the status monitor, answers already"},
 		{"its volume, without an engine", OnHost, func(s *Seen) { noEngine(s); s.Record.Volume = true }, "in whose volume nfs_rpcbind statd's state is: cannot reach docker"},
+		{
+			"a statd that comes back", OnHost, func(s *Seen) {
+				s.Processes = []Daemon{{Process: host.Process{PID: 7, Name: statdName, Unit: "my-statd.service"}, Where: "my-statd.service", Main: true}}
+			},
+			"rpc.statd (process 7 of my-statd.service): that unit would start it again; first: systemctl disable --now my-statd.service",
+		},
 		{"a namesake", InContainer, func(s *Seen) { s.OtherNames = map[string]string{"1": "nfs_rpcbind"} }, "there is one of that name that this module did not make"},
 	}
 	for _, test := range tests {
@@ -91,6 +101,129 @@ func TestRefusalsNameWhatIsInTheWay(t *testing.T) {
 	o := options(OnHost)
 	o.Listen = []string{"10.0.0.9"}
 	if _, err := MakePlan(o, hostOf(func(*Seen) {})); err == nil || !strings.Contains(err.Error(), "cannot listen at 10.0.0.9: this host has no such address") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestListenIsNotPromisedInVain: another drop-in adds addresses.
+func TestListenIsNotPromisedInVain(t *testing.T) {
+	o := options(OnHost)
+	o.Listen = []string{"10.0.0.1"}
+	s := hostOf(func(s *Seen) { s.Listeners = []string{"/etc/systemd/system/rpcbind.socket.d/zzz.conf"} })
+	if p, err := MakePlan(o, s); err == nil || !strings.Contains(err.Error(), "rpcbind.socket.d/zzz.conf is read after") || len(p.Steps) > 0 {
+		t.Errorf("%v", err)
+	}
+	if _, err := MakePlan(options(OnHost), s); err != nil {
+		t.Errorf("without listen it is nobody's business: %v", err)
+	}
+	for text, want := range map[string]string{"fe80::1": "link-local", "fe80::1%eth0": "cannot listen", "169.254.0.5": ""} {
+		o.Listen = []string{text}
+		if err := o.check(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestOurDropInIsReadLast, and its old name goes.
+func TestOurDropInIsReadLast(t *testing.T) {
+	root := t.TempDir()
+	for path, text := range map[string]string{
+		"etc/systemd/system/rpcbind.socket.d/override.conf":   "[Socket]\nListenStream=10.0.0.7:111\n",
+		"etc/systemd/system/rpcbind.socket.d/zz-nfslock.conf": "[Socket]\nListenStream=10.0.0.1:111\n",
+		"usr/lib/systemd/system/rpcbind.socket.d/zzz.conf":    "[Socket]\n# ListenStream=none\nListenStream=\nBacklog=5\n",
+		"run/systemd/system/rpcbind.socket.d/zzz.conf":        "[Socket]\nListenDatagram = 10.0.0.9:111\n",
+	} {
+		path = filepath.Join(root, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := listeners(root); len(got) != 1 || !strings.HasSuffix(got[0], "run/systemd/system/rpcbind.socket.d/zzz.conf") {
+		t.Errorf("%q", got)
+	}
+	o := options(OnHost)
+	o.Listen = []string{"10.0.0.1"}
+	p, err := MakePlan(o, hostOf(func(s *Seen) { s.Files = map[string]string{oldListen: listenText(o.addresses(false))} }))
+	var changes []string
+	for _, step := range p.Steps {
+		if step.Verb == Write || step.Verb == Delete {
+			changes = append(changes, string(step.Verb)+" "+step.Names[0])
+		}
+	}
+	if err != nil || !slices.Contains(changes, "write "+listenDropIn) || !slices.Contains(changes, "delete "+oldListen) {
+		t.Errorf("%v, %q", err, changes)
+	}
+}
+
+// TestAStatdWhoseRPCBindFailedIsNotLeftBesideTheContainer, nor whom it watches behind.
+func TestAStatdWhoseRPCBindFailedIsNotLeftBesideTheContainer(t *testing.T) {
+	p, err := MakePlan(options(InContainer), hostOf(func(s *Seen) {
+		failed := host.Unit{Load: "loaded", Active: "failed", File: "enabled"}
+		s.Units[socketUnit], s.Units[rpcUnit] = failed, failed
+		s.Units[statdUnit] = host.Unit{Load: "loaded", Active: "active", File: "static"}
+		s.Processes = []Daemon{{Process: host.Process{PID: 9, Name: statdName, Unit: statdUnit, HostNetwork: true}, Where: statdUnit}}
+	}))
+	at := func(verb Verb, name string) int {
+		return slices.IndexFunc(p.Steps, func(step Step) bool { return step.Verb == verb && slices.Contains(step.Names, name) })
+	}
+	stop, carry, start, disable := at(Stop, statdUnit), at(Carry, volume), at(StartBox, "nfs_rpcbind"), at(Disable, socketUnit)
+	if err != nil || stop < 0 || carry < stop || start < carry || disable < start {
+		t.Errorf("stop %d, carry %d, start %d, disable %d: %v", stop, carry, start, disable, err)
+	}
+}
+
+// TestRPCBindComesBackWhereTheDistributionLeavesItDead, and what Debian has is not repeated.
+func TestRPCBindComesBackWhereTheDistributionLeavesItDead(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(s *Seen)
+		want   bool
+	}{
+		"EL": {func(s *Seen) { s.Units[rpcUnit] = host.Unit{Load: "loaded", Restart: "no"} }, true},
+		"EL, ours": {func(s *Seen) {
+			s.Units[rpcUnit] = host.Unit{Load: "loaded", Restart: "on-failure"}
+			s.Files = map[string]string{rpcDropIn: rpcText()}
+		}, true},
+		"Debian":        {func(s *Seen) { s.Units[rpcUnit] = host.Unit{Load: "loaded", Restart: "on-failure"} }, false},
+		"EL, fresh":     {func(s *Seen) { s.Units[rpcUnit] = host.Unit{Load: "not-found", Restart: "no"}; s.Tool = host.Dnf }, true},
+		"Debian, fresh": {func(s *Seen) { s.Units[rpcUnit] = host.Unit{Load: "not-found", Restart: "no"}; s.Tool = host.Apt }, false},
+	} {
+		if _, got := hostFiles(options(OnHost), hostOf(test.change))[rpcDropIn]; got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestServersThatNobodyWatchesAreNamed by the address that the kernel uses.
+func TestServersThatNobodyWatchesAreNamed(t *testing.T) {
+	s := Seen{
+		InUse: []host.Mount{{Source: "filer:/a", Options: "vers=3,addr=10.0.0.2"}, {Source: "filer:/b", Options: "vers=3,addr=10.0.0.2"}, {Source: "[fd00::3]:/c", Options: "vers=3"}},
+	}
+	for _, test := range []struct {
+		watched []string
+		want    string
+	}{
+		{nil, "10.0.0.2, fd00::3: "},
+		{[]string{"10.0.0.2"}, "watch fd00::3: "},
+		{[]string{"fd00::3", "filer"}, ""},
+	} {
+		s.Watched = map[Mode][]string{OnHost: test.watched}
+		if got := strings.Join(s.unwatched(OnHost), ""); !strings.Contains(got, test.want) || (got == "") != (test.want == "") {
+			t.Errorf("%q: %q", test.watched, got)
+		}
+	}
+}
+
+// TestAServerOfThisHostIsUse: its clients drop locks as guests do.
+func TestAServerOfThisHostIsUse(t *testing.T) {
+	s := hostOf(func(s *Seen) { s.Threads = 8 })
+	p, err := MakePlan(options(OnHost), s)
+	if err != nil || p.Steps[0].Verb != Silence {
+		t.Errorf("%v, %+v", err, p.Steps)
+	}
+	s.Record = Record{Mode: OnHost, Packages: []string{"rpcbind"}}
+	o := options(OnHost)
+	o.State = absent
+	if _, err := MakePlan(o, s); err == nil || !strings.Contains(err.Error(), "this host's own NFS server (8 threads)") {
 		t.Errorf("%v", err)
 	}
 }
@@ -114,7 +247,10 @@ func TestWarnings(t *testing.T) {
 		{"nothing", options(OnHost), func(*Seen) {}, nil},
 		{"public", options(OnHost), everywhere, []string{"port 111 is open at 203.0.113.5: "}},
 		{"public, told where to listen", listen("10.0.0.1"), everywhere, nil},
-		{"enabled beside a container", options(InContainer), func(*Seen) {}, []string{"rpcbind.socket is stopped but enabled: at the next boot"}},
+		{
+			"a package that others need", options(InContainer), func(s *Seen) { s.Needed = map[string]string{"rpcbind": "dpkg: nis depends on rpcbind"} },
+			[]string{"package rpcbind stays, though this module installed it: dpkg: nis"},
+		},
 		{"loopback only", listen("127.0.0.1"), func(*Seen) {}, []string{"listen has loopback addresses only"}},
 		{
 			"no /run", options(OnHost),

@@ -1,6 +1,7 @@
 package rpcbind
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +21,19 @@ type Record struct {
 	Enabled  []string `json:"enabled,omitempty"`  // units that were not
 	Started  []string `json:"started,omitempty"`  // units that did not run
 	Links    []string `json:"links,omitempty"`    // links below /etc/systemd/system that were not there
+	Disabled []string `json:"disabled,omitempty"` // units that were enabled, and would take port 111 from the container at boot
+
+	Container string         `json:"container,omitempty"` // of mode container
+	Found     map[string]Was `json:"found,omitempty"`     // the units as the first run found them: what later runs find may be this module's doing, or an operator's
 }
+
+// Was is a unit before the first run.
+type Was struct {
+	File string `json:"file,omitempty"` // as in host.Unit
+	Runs bool   `json:"runs,omitempty"`
+}
+
+func (w Was) enabled() bool { return w.File == "enabled" }
 
 // join is both; the mode is r's.
 func (r Record) join(other Record) Record {
@@ -32,18 +45,25 @@ func (r Record) join(other Record) Record {
 		}
 		return slices.Compact(all)
 	}
-	return Record{
-		Mode: r.Mode, Volume: r.Volume || other.Volume, Packages: both(r.Packages, other.Packages), Unmasked: both(r.Unmasked, other.Unmasked),
+	joined := Record{
+		Mode: r.Mode, Container: cmp.Or(r.Container, other.Container), Disabled: both(r.Disabled, other.Disabled), Found: r.Found, Volume: r.Volume || other.Volume, Packages: both(r.Packages, other.Packages), Unmasked: both(r.Unmasked, other.Unmasked),
 		Enabled: both(r.Enabled, other.Enabled), Started: both(r.Started, other.Started), Links: both(r.Links, other.Links),
 	}
+	if joined.Found == nil {
+		joined.Found = other.Found
+	}
+	return joined
 }
 
-// onHost: something of mode host is there, or the rest of it.
-func (r Record) onHost() bool {
-	return r.Mode == OnHost || len(r.Packages)+len(r.Unmasked)+len(r.Enabled)+len(r.Started)+len(r.Links) > 0
+// onHost: something of mode host is there, or the rest of it. Packages that others need by now are no rest: they stay.
+func (r Record) onHost(needed map[string]string) bool {
+	packages := slices.ContainsFunc(r.Packages, func(name string) bool { return needed[name] == "" })
+	return r.Mode == OnHost || packages || len(r.Unmasked)+len(r.Enabled)+len(r.Started)+len(r.Links) > 0
 }
 
-func (r Record) empty() bool { return r.Mode == "" && !r.Volume && !r.onHost() }
+func (r Record) empty() bool {
+	return r.Mode == "" && !r.Volume && r.Container == "" && len(r.Disabled) == 0 && !r.onHost(nil)
+}
 
 const recordName = "rpcbind.json"
 

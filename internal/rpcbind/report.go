@@ -168,6 +168,8 @@ func (step Step) line(s Seen, name string) (before, after string) {
 	switch step.Verb {
 	case Silence:
 		return "absent", "present"
+	case Fetch:
+		return "not at hand", "downloaded"
 	case Install:
 		return "not installed", "installed"
 	case Uninstall:
@@ -188,6 +190,10 @@ func (step Step) line(s Seen, name string) (before, after string) {
 		return active, "restarted"
 	case TakeOver:
 		return "runs", "ended, its state kept"
+	case Inherit:
+		return "kept by nobody", "carried to the " + string(step.To)
+	case Unpause:
+		return "paused", "running"
 	case Carry:
 		return "statd's state", "carried to the " + string(step.To)
 	case Remove, RemoveVolume:

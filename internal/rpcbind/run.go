@@ -20,6 +20,7 @@ const stateDir = "/var/lib/nfslock"
 type world interface {
 	observe(ctx context.Context, o Options, check bool) (Seen, error)
 	do(ctx context.Context, step Step) error
+	used(ctx context.Context) (bool, error) // whether NFSv3 is in use by now
 	save(r Record) error
 }
 
@@ -82,9 +83,8 @@ func carryOut(ctx context.Context, w world, o Options, call ansible.Call) (Resul
 		return result, nil
 	}
 	// Half way between two homes there is no statd at all: a run that is told to stop goes on to the end, which is seconds away.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.limit())
-	defer cancel()
-	done, err := apply(ctx, w, before, p)
+	ctx = context.WithoutCancel(ctx)
+	done, err := apply(ctx, w, o.limit(), before, p)
 	if err != nil {
 		result.Changed = done > 0
 		return result, fmt.Errorf("%w; %d of %d steps are done, and the next run goes on from there", err, done, len(p.Steps))
@@ -92,6 +92,9 @@ func carryOut(ctx context.Context, w world, o Options, call ansible.Call) (Resul
 	after, err := verify(ctx, w, o)
 	result.tell(o, after, p)
 	result.Findings = before.findings(o) // what was wrong, not what is
+	if o.Statd && !o.absent() && before.Answers.Statd != Answering {
+		result.Warnings = append(result.Warnings, after.unwatched(p.Mode)...)
+	}
 	if err != nil {
 		return result, err
 	}
@@ -99,18 +102,46 @@ func carryOut(ctx context.Context, w world, o Options, call ansible.Call) (Resul
 	return result, nil
 }
 
-// apply does the steps in their order. What they change is written down first, what is left of it last.
-func apply(ctx context.Context, w world, s Seen, p Plan) (done int, err error) {
+// apply does the steps in their order. What they change is written down first, what is left of it last. Packages take their own time, and
+// the limit is for what comes before them and behind.
+func apply(ctx context.Context, w world, limit time.Duration, s Seen, p Plan) (done int, err error) {
 	if err := w.save(p.Record.join(s.Record)); err != nil {
 		return 0, err
 	}
+	deadline := time.Now().Add(limit)
+	silent := s.Notified
 	for _, step := range p.Steps {
-		if err := w.do(ctx, step); err != nil {
+		if silent, err = takeStep(ctx, w, deadline, step, silent); err != nil {
 			return done, err
 		}
 		done++
+		if slices.Contains([]Verb{Fetch, Install, Uninstall}, step.Verb) {
+			deadline = time.Now().Add(limit)
+		}
 	}
 	return done, w.save(p.Record)
+}
+
+// takeStep tells whether the notification is forbidden, or was made, by then.
+func takeStep(ctx context.Context, w world, deadline time.Time, step Step, silent bool) (bool, error) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if step.notifies() && !silent {
+		var err error
+		if silent, err = silenceLate(ctx, w); err != nil {
+			return false, err
+		}
+	}
+	return silent || step.Verb == Silence, w.do(ctx, step)
+}
+
+// silenceLate: guests may have been started since the plan was made.
+func silenceLate(ctx context.Context, w world) (bool, error) {
+	used, err := w.used(ctx)
+	if err != nil || !used {
+		return false, err
+	}
+	return true, w.do(ctx, Step{Verb: Silence, Names: []string{notifiedMark}})
 }
 
 // How long the services may take to come up, and how often they are asked meanwhile.

@@ -2,6 +2,7 @@ package rpcbind
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 )
 
 func options(mode Mode) Options {
@@ -66,6 +68,10 @@ var states = []state{
 		hostRuns(w)
 		w.statds = append(w.statds, &daemon{home: "cinder_volume", pid: w.pid()})
 	}, true},
+	{"statd dead in cinder_volume", func(w *toy) {
+		ghostRuns("cinder_volume")(w)
+		w.endStatds("cinder_volume", false)
+	}, true},
 	{"masked", func(w *toy) {
 		w.install()
 		w.stop(socketUnit)
@@ -78,6 +84,12 @@ var states = []state{
 	{"our container", containerRuns, true},
 	{"our container, statd dead", func(w *toy) { containerRuns(w); w.endStatds("ours", false) }, true},
 	{"our container, rpcbind hangs", func(w *toy) { containerRuns(w); w.rpcbind.stopped = true }, true},
+	{"our container, paused", func(w *toy) {
+		containerRuns(w)
+		w.box.State, w.rpcbind.stopped, w.statds[0].stopped = "paused", true, true
+	}, true},
+	{"our container, statd dead in cinder_volume", func(w *toy) { containerRuns(w); w.watched = map[string][]string{"cinder_volume": {server}} }, true},
+	{"our container, removed by hand", func(w *toy) { containerRuns(w); w.stopBox(); w.box = nil }, true},
 	{"our container, stopped", func(w *toy) { containerRuns(w); w.stopBox() }, true},
 	{"our container, and a statd in cinder_volume", func(w *toy) {
 		containerRuns(w)
@@ -202,22 +214,222 @@ func TestAbsentLeavesTheHostAsItWasFound(t *testing.T) {
 	}
 }
 
-func TestAbsentIsRefusedWhileInUse(t *testing.T) {
+// TestTheServerHearsOfAReboot once, before guests, and from the statd that watches it; both services are back where they were.
+func TestTheServerHearsOfAReboot(t *testing.T) {
+	for _, st := range states {
+		for _, mode := range []Mode{OnHost, InContainer} {
+			for _, kollaUnits := range []bool{false, true} {
+				w := newToy()
+				w.kollaUnits = kollaUnits
+				st.build(w)
+				if _, err := carryOut(t.Context(), w, options(mode), ansible.Call{}); err != nil {
+					continue // a collision, tested above
+				}
+				home := map[Mode]string{OnHost: "host", InContainer: "ours"}[mode]
+				w.watched[home] = []string{server}
+				w.harm = nil
+				w.boot()
+				name := fmt.Sprintf("%s, %s, units %v", st.name, mode, kollaUnits)
+				if len(w.harm) > 0 || w.told != 1 {
+					t.Errorf("%s: told %d times, harm %v", name, w.told, w.harm)
+				}
+				if w.rpcbind == nil || w.rpcbind.home != home || len(w.statds) != 1 || w.statds[0].home != home {
+					t.Fatalf("%s: rpcbind %v, statds %v", name, w.rpcbind, w.statds)
+				}
+				if r, err := carryOut(t.Context(), w, options(mode), ansible.Call{}); err != nil || r.Changed || len(w.harm) > 0 {
+					t.Errorf("%s: changed %v, %v, harm %v", name, r.Changed, err, w.harm)
+				}
+			}
+		}
+	}
+}
+
+// refusing fails at one kind of step, every time.
+type refusing struct {
+	*toy
+	verb Verb
+}
+
+func (w *refusing) do(ctx context.Context, step Step) error {
+	if step.Verb == w.verb {
+		return errors.New("it refuses, every time")
+	}
+	return w.toy.do(ctx, step)
+}
+
+// TestWhatCannotBeTakenAwayStopsNothing: neither packages that do not go nor a mirror without them leave a host without statd, however often it
+// is tried.
+func TestWhatCannotBeTakenAwayStopsNothing(t *testing.T) {
+	for _, test := range []struct {
+		verb     Verb
+		from, to Mode
+		runs     string // where
+	}{
+		{Uninstall, OnHost, InContainer, "ours"},
+		{Disable, OnHost, InContainer, "ours"},
+		{Delete, OnHost, InContainer, "ours"},
+		{Fetch, InContainer, OnHost, "ours"},
+	} {
+		w := newToy()
+		if test.from == OnHost && test.verb == Disable {
+			w.install() // packages that stay
+			w.stop(socketUnit)
+			_ = w.doUnits(Step{Verb: Disable, Names: []string{rpcUnit}})
+		}
+		if _, err := carryOut(t.Context(), w, options(test.from), ansible.Call{}); err != nil {
+			t.Fatal(err)
+		}
+		w.inUse = true
+		for range 3 {
+			_, err := carryOut(t.Context(), &refusing{w, test.verb}, options(test.to), ansible.Call{})
+			if err == nil || !strings.Contains(err.Error(), "it refuses") {
+				t.Errorf("%s: %v", test.verb, err)
+			}
+			if w.rpcbind == nil || w.rpcbind.home != test.runs || len(w.statds) != 1 || len(w.harm) > 0 {
+				t.Fatalf("%s: rpcbind %v, %d statds, harm %v", test.verb, w.rpcbind, len(w.statds), w.harm)
+			}
+		}
+		if _, err := carryOut(t.Context(), w, options(test.to), ansible.Call{}); err != nil || len(w.harm) > 0 {
+			t.Errorf("%s, at last: %v, harm %v", test.verb, err, w.harm)
+		}
+	}
+}
+
+// TestPackagesThatOthersNeedStay, with a warning, and remain on record until nobody needs them.
+func TestPackagesThatOthersNeedStay(t *testing.T) {
 	w := newToy()
 	if _, err := carryOut(t.Context(), w, options(OnHost), ansible.Call{}); err != nil {
 		t.Fatal(err)
 	}
-	w.inUse = true
-	o := options(OnHost)
-	o.State = absent
-	before := len(w.commands)
-	_, err := carryOut(t.Context(), w, o, ansible.Call{})
-	if err == nil || !strings.Contains(err.Error(), server+":/export at /mnt") || len(w.commands) > before {
-		t.Errorf("%v", err)
+	w.needed = true
+	gone := options(InContainer)
+	gone.State = absent
+	for _, o := range []Options{options(InContainer), gone} {
+		for i := range 2 {
+			r, err := carryOut(t.Context(), w, o, ansible.Call{})
+			if err != nil || r.Changed != (i == 0) || !slices.ContainsFunc(r.Warnings, func(text string) bool { return strings.HasPrefix(text, "package rpcbind stays") }) {
+				t.Errorf("%s, run %d: changed %v, %v, %q", o.State, i, r.Changed, err, r.Warnings)
+			}
+		}
+		if !slices.Contains(w.record.Packages, "rpcbind") {
+			t.Errorf("%s: %+v", o.State, w.record)
+		}
+		if o.State != absent && w.units[socketUnit].File == "enabled" {
+			t.Error("the socket is back at the next boot, beside the container")
+		}
 	}
-	o.Force = true
-	if r, err := carryOut(t.Context(), w, o, ansible.Call{}); err != nil || !r.Changed || len(w.statds) > 0 {
-		t.Errorf("%v, %v", r, err)
+	w.needed = false
+	if r, err := carryOut(t.Context(), w, gone, ansible.Call{}); err != nil || !r.Changed || w.installed || !w.record.empty() {
+		t.Errorf("changed %v, %v, %+v", r.Changed, err, w.record)
+	}
+}
+
+// TestWhatRanBeforeTheFirstRunGoesOn, also where a later run had to start it.
+func TestWhatRanBeforeTheFirstRunGoesOn(t *testing.T) {
+	w := newToy()
+	w.install()
+	if _, err := carryOut(t.Context(), w, options(OnHost), ansible.Call{}); err != nil {
+		t.Fatal(err)
+	}
+	w.stop(socketUnit) // weeks later
+	_ = w.doUnits(Step{Verb: Disable, Names: []string{rpcUnit}})
+	o := options(OnHost)
+	if _, err := carryOut(t.Context(), w, o, ansible.Call{}); err != nil {
+		t.Fatal(err)
+	}
+	o.State = absent
+	if _, err := carryOut(t.Context(), w, o, ansible.Call{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{socketUnit, rpcUnit} {
+		if u := w.units[name]; !u.Runs() || u.File != "enabled" {
+			t.Errorf("%s is %+v", name, u)
+		}
+	}
+}
+
+// TestGuestsThatComeUpMeanwhileAreSeen: packages take minutes.
+func TestGuestsThatComeUpMeanwhileAreSeen(t *testing.T) {
+	w := newToy()
+	w.late = true
+	w.watched["host"] = []string{server} // from before, when the packages were there
+	if _, err := carryOut(t.Context(), w, options(OnHost), ansible.Call{}); err != nil || len(w.harm) > 0 || !w.inUse {
+		t.Errorf("%v, harm %v", err, w.harm)
+	}
+}
+
+// TestPackagesHaveTheirOwnTime: the steps behind them still have theirs.
+func TestPackagesHaveTheirOwnTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &slow{newToy()}
+		if r, err := carryOut(t.Context(), w, options(OnHost), ansible.Call{}); err != nil || !r.Statd.Running {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+type slow struct{ *toy }
+
+func (w *slow) do(ctx context.Context, step Step) error {
+	if step.Verb == Install {
+		time.Sleep(5 * time.Minute)
+		return w.toy.do(ctx, step)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return w.toy.do(ctx, step)
+}
+
+// TestAContainerThatSomebodyRemovedLeavesNothing: its unit starts it again and again.
+func TestAContainerThatSomebodyRemovedLeavesNothing(t *testing.T) {
+	unit := kolla.Unit("nfs_rpcbind")
+	for name, o := range map[string]Options{
+		"absent": {State: absent, Mode: Auto, Statd: true, ContainerName: "nfs_rpcbind", Timeout: 60},
+		"host":   options(OnHost), "auto": options(Auto), "container": options(InContainer),
+	} {
+		w := newToy()
+		w.kollaUnits = true
+		containerRuns(w)
+		w.stopBox()
+		w.box = nil
+		w.activate(unit, "activating")
+		r, err := carryOut(t.Context(), w, o, ansible.Call{})
+		if err != nil || len(w.harm) > 0 {
+			t.Fatalf("%s: %v, harm %v", name, err, w.harm)
+		}
+		_, there := w.files[unitFolder+unit]
+		stays := name == "auto" || name == "container"
+		if there != stays || w.units[unit].Runs() != stays || (w.box != nil) != stays {
+			t.Errorf("%s: file %v, unit %+v, container %v", name, there, w.units[unit], w.box)
+		}
+		if name == "auto" && (r.Mode != InContainer || w.installed) {
+			t.Errorf("auto went over to %s (%s)", r.Mode, r.Reason)
+		}
+		if again, err := carryOut(t.Context(), w, o, ansible.Call{}); err != nil || again.Changed {
+			t.Errorf("%s, second run: changed %v, %v", name, again.Changed, err)
+		}
+	}
+}
+
+func TestAbsentIsRefusedWhileInUse(t *testing.T) {
+	for _, mode := range []Mode{OnHost, InContainer} {
+		w := newToy()
+		if _, err := carryOut(t.Context(), w, options(mode), ansible.Call{}); err != nil {
+			t.Fatal(err)
+		}
+		w.inUse = true
+		o := options(mode)
+		o.State = absent
+		before := len(w.commands)
+		_, err := carryOut(t.Context(), w, o, ansible.Call{})
+		if err == nil || !strings.Contains(err.Error(), server+":/export at /mnt") || len(w.commands) > before {
+			t.Errorf("%s: %v", mode, err)
+		}
+		o.Force = true
+		if r, err := carryOut(t.Context(), w, o, ansible.Call{}); err != nil || !r.Changed || len(w.statds) > 0 {
+			t.Errorf("%s: %v, %v", mode, r, err)
+		}
 	}
 }
 

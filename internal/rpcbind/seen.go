@@ -2,6 +2,7 @@ package rpcbind
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ const (
 	socketUnit = "rpcbind.socket"
 	rpcUnit    = "rpcbind.service"
 	statdUnit  = "rpc-statd.service"
+	notifyUnit = "rpc-statd-notify.service"
 )
 
 // The programs' names as processes.
@@ -34,6 +36,8 @@ type Seen struct {
 	Units        map[string]host.Unit
 	Files        map[string]string // those of ours that exist: path to text, of a link its target
 	Record       Record
+	Needed       map[string]string // packages of the record that cannot be removed, and why
+	Listeners    []string          // files of others that add to where rpcbind.socket listens, whatever ours says
 
 	Addresses []netip.Addr // the host's own
 	IPv6      bool         // the kernel has it
@@ -42,7 +46,10 @@ type Seen struct {
 	Processes []Daemon
 	StalePID  int // the number in /run/rpc.statd.pid, if it is no statd's
 	Notified  bool
-	InUse     []host.Mount // whose locks need statd
+	InUse     []host.Mount      // whose locks need statd
+	Threads   int               // of the kernel's NFS server, whose clients are told of a reboot, too
+	Left      []Left            // whom statds watched that are dead, in containers that are still there
+	Watched   map[Mode][]string // names and addresses of servers, by whose statd watches them
 	Answers   Answers
 
 	EngineName  string // "docker"; its program's name, too
@@ -62,6 +69,14 @@ type Daemon struct {
 	host.Process
 	Where string // "nova_compute", "rpc-statd.service", "" for one that nobody looks after
 	Ours  bool   // in the container that this module made
+	Main  bool   // the process of the unit Where, which would start another one
+}
+
+// Left is what a statd kept in a container, and nobody reads any more.
+type Left struct {
+	Container string
+	ID        string
+	Servers   []string
 }
 
 // OurContainer is the one with our label.
@@ -149,6 +164,9 @@ func (s Seen) findings(o Options) (found []string) {
 	for _, d := range s.strayStatds() {
 		found = append(found, fmt.Sprintf("a statd that will not outlive its home: %s", d))
 	}
+	for _, l := range s.Left {
+		found = append(found, fmt.Sprintf("a statd that is gone watched %s, from container %s", strings.Join(l.Servers, ", "), l.Container))
+	}
 	for _, d := range s.foreignRPCBinds() {
 		found = append(found, fmt.Sprintf("another rpcbind: %s", d))
 	}
@@ -205,8 +223,11 @@ func (s Seen) listensAt(wanted []string) bool {
 	return true
 }
 
-// mounts names a few of the mounts in use.
-func (s Seen) mounts() string {
+// used: somebody's locks depend on what is told to whom.
+func (s Seen) used() bool { return len(s.InUse) > 0 || s.Threads > 0 }
+
+// users names a few of the mounts in use, and the server.
+func (s Seen) users() string {
 	const shown = 3
 	var names []string
 	for _, m := range s.InUse[:min(shown, len(s.InUse))] {
@@ -216,13 +237,18 @@ func (s Seen) mounts() string {
 	if more := len(s.InUse) - shown; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
+	if s.Threads > 0 {
+		text = strings.TrimPrefix(fmt.Sprintf("%s, this host's own NFS server (%d threads)", text, s.Threads), ", ")
+	}
 	return text
 }
 
 // warnings are what holds whatever is done.
 func (s Seen) warnings(o Options, mode Mode) (all []string) {
-	if socket := s.Units[socketUnit]; mode == InContainer && !socket.Runs() && socket.File == "enabled" && !slices.Contains(s.Record.Enabled, socketUnit) {
-		all = append(all, fmt.Sprintf("the host's own %s is stopped but enabled: at the next boot it takes port 111 before the container does; systemctl disable %s %s", socketUnit, socketUnit, rpcUnit))
+	if o.absent() || mode == InContainer {
+		for _, name := range slices.Sorted(maps.Keys(s.Needed)) {
+			all = append(all, fmt.Sprintf("package %s stays, though this module installed it: %s", name, s.Needed[name]))
+		}
 	}
 	for _, u := range s.Unbound {
 		reach := "and it has no host network, so it reaches no rpcbind of this host"
@@ -245,6 +271,24 @@ func (s Seen) warnings(o Options, mode Mode) (all []string) {
 			"servers cannot tell waiting clients that a lock is free. It registers again when the last NFSv3 mount is gone and one comes back")
 	}
 	return all
+}
+
+// unwatched warns of servers whose locks the statd before may have watched over, and this one does not: the kernel asks for it once, and
+// goes by the server's address (fs/lockd/mon.c). Where no lock was ever asked for there is none to watch, and nothing is amiss.
+func (s Seen) unwatched(mode Mode) (all []string) {
+	var without []string
+	for _, m := range s.InUse {
+		names := m.Servers()
+		known := slices.ContainsFunc(names, func(name string) bool { return slices.Contains(s.Watched[mode], name) })
+		if !known && len(names) > 0 && !slices.Contains(without, names[0]) {
+			without = append(without, names[0])
+		}
+	}
+	if len(without) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("the new rpc.statd does not watch %s: if guests have held locks there since before, they are not taken again when that server "+
+		"restarts; mount there anew, or move the guests away and back, when convenient", strings.Join(without, ", "))}
 }
 
 // lockManager is NLM, which the kernel registers: RFC 1833's registry.

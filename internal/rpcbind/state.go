@@ -7,6 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
@@ -25,7 +29,28 @@ const stateNumber = "state"
 
 // openState opens the folder that has sm in it, below /var/lib/nfs: that itself on Debian, statd on EL. nil where there is none.
 func openState(path string) (*os.Root, error) {
-	root, err := os.OpenRoot(path)
+	return stateIn(os.OpenRoot(path))
+}
+
+// openStateOf opens the same of a process. Its root may be a container's, in which somebody else is root: a link there does not lead out.
+func openStateOf(proc string, pid int) (*os.Root, error) {
+	root, err := os.OpenRoot(filepath.Join(proc, strconv.Itoa(pid), "root"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return stateBelow(root)
+}
+
+// stateBelow opens the same in a root.
+func stateBelow(root *os.Root) (*os.Root, error) {
+	return stateIn(root.OpenRoot(strings.TrimPrefix(stateFolder, "/")))
+}
+
+func stateIn(root *os.Root, err error) (*os.Root, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -67,6 +92,72 @@ func carry(from, to *os.Root) error {
 	return nil
 }
 
+// move is carry, and leaves nothing behind for the next run to find. Nobody reads there any more.
+func move(from, to *os.Root) error {
+	if err := carry(from, to); err != nil || from == nil {
+		return err
+	}
+	if same, err := sameFolder(from, to); err != nil || same {
+		return err
+	}
+	for _, folder := range stateFolders {
+		names, err := list(from, folder)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			path := folder + "/" + name
+			if _, err := to.Lstat(path); err != nil {
+				continue // no file of statd's
+			}
+			if err := from.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("cannot carry statd's state over: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// watches reads whom the statd of a folder watches, by name and address: a file is called as the server is, and the sixth word in it is what the
+// kernel calls it (nfs-utils, support/nsm/file.c).
+func watches(root *os.Root) (servers []string, err error) {
+	names, err := list(root, "sm")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		text, err := readSmall(root, "sm/"+name)
+		if err != nil {
+			continue // a link, or gone meanwhile
+		}
+		servers = append(servers, name)
+		if words := strings.Fields(string(text)); len(words) > 5 && words[5] != name {
+			servers = append(servers, words[5])
+		}
+	}
+	slices.Sort(servers)
+	return servers, nil
+}
+
+func list(root *os.Root, folder string) ([]string, error) {
+	dir, err := root.Open(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(maxServers + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if len(names) > maxServers {
+		return nil, fmt.Errorf("%s has more than %d files", folder, maxServers)
+	}
+	return names, nil
+}
+
 func sameFolder(from, to *os.Root) (bool, error) {
 	a, err := from.Stat("sm")
 	if err != nil {
@@ -80,20 +171,9 @@ func sameFolder(from, to *os.Root) (bool, error) {
 }
 
 func carryFolder(from, to *os.Root, folder string) error {
-	dir, err := from.Open(folder)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	names, err := list(from, folder)
+	if err != nil || len(names) == 0 {
 		return err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(maxServers + 1)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if len(names) > maxServers {
-		return fmt.Errorf("%s has more than %d files", folder, maxServers)
 	}
 	home, err := to.Stat(folder)
 	if err != nil {

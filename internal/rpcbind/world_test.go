@@ -28,6 +28,9 @@ type toy struct {
 	watched  map[string][]string
 	mark     bool // /run/sm-notify.pid
 	inUse    bool
+	late     bool // guests come up while the run is at work
+	needed   bool // other packages need these
+	told     int  // how often the server heard of a reboot
 	box      *OurContainer
 	volume   bool
 	taken    string // a foreign program at port 111
@@ -50,7 +53,7 @@ const server = "10.0.0.2"
 
 func newToy() *toy {
 	w := &toy{units: map[string]host.Unit{}, files: map[string]string{}, table: map[int]bool{}, watched: map[string][]string{}, repository: true, image: true}
-	for _, name := range []string{socketUnit, rpcUnit, statdUnit} {
+	for _, name := range []string{socketUnit, rpcUnit, statdUnit, notifyUnit} {
 		w.units[name] = host.Unit{Load: "not-found", Active: "inactive"}
 	}
 	return w
@@ -65,6 +68,7 @@ func (w *toy) pid() int {
 func (w *toy) install() {
 	w.installed = true
 	w.units[statdUnit] = host.Unit{Load: "loaded", Active: "inactive", File: "static"}
+	w.units[notifyUnit] = w.units[statdUnit]
 	for _, name := range []string{socketUnit, rpcUnit} {
 		if w.units[name].Load == "not-found" {
 			w.units[name] = host.Unit{Load: "loaded", Active: "inactive", File: "enabled"}
@@ -81,10 +85,43 @@ func (w *toy) notify(home string) {
 		return
 	}
 	w.mark = true
+	if slices.Contains(w.watched[home], server) {
+		w.told++
+	}
 	if w.inUse && len(w.watched[home]) > 0 {
 		w.harm = append(w.harm, "the servers that "+home+" watches were told of a reboot")
 	}
 }
+
+// boot is the machine going down and coming up: what is enabled comes up, and then guests.
+func (w *toy) boot() {
+	w.mark, w.inUse, w.told = false, false, 0
+	w.rpcbind, w.statds = nil, nil
+	clear(w.table)
+	if w.box != nil {
+		w.box.State = "exited"
+	}
+	for name := range w.units {
+		w.activate(name, "inactive")
+	}
+	if w.units[notifyUnit].Exists() && !strings.Contains(w.files[notifyDropIn], "ConditionPathExists=!/\n") { // nfs-client.target wants it
+		w.notify("host")
+	}
+	if w.units[socketUnit].File == "enabled" {
+		_ = w.start(socketUnit)
+	}
+	if w.files[bootLink] != "" {
+		_ = w.start(statdUnit)
+	}
+	if u := kolla.Unit("nfs_rpcbind"); w.units[u].File == "enabled" {
+		_ = w.start(u)
+	} else if w.box != nil && !w.kollaUnits {
+		_ = w.startBox()
+	}
+	w.inUse = true
+}
+
+func (w *toy) used(context.Context) (bool, error) { return w.inUse, nil }
 
 func (w *toy) runStatd(home string) {
 	for _, d := range w.statds {
@@ -160,6 +197,8 @@ func (w *toy) stop(name string) {
 	case statdUnit:
 		w.endStatds("host", true)
 		w.activate(statdUnit, "inactive")
+	case notifyUnit:
+		w.activate(name, "inactive")
 	case socketUnit, rpcUnit:
 		w.stop(statdUnit) // Requires=, and PartOf= of ours
 		if w.rpcbind != nil && w.rpcbind.home == "host" {
@@ -176,6 +215,9 @@ func (w *toy) stop(name string) {
 func (w *toy) startBox() error {
 	if w.box == nil {
 		return errors.New("no such container")
+	}
+	if w.box.State == "paused" {
+		return errors.New("cannot start a paused container, try unpause instead")
 	}
 	if w.box.State == "running" {
 		return nil
@@ -214,14 +256,29 @@ func (w *toy) do(_ context.Context, step Step) error {
 	switch step.Verb {
 	case Silence:
 		w.mark = true
-	case Install:
+	case Fetch:
 		if !w.repository {
 			return errors.New("no repository")
 		}
+		w.inUse = w.inUse || w.late
+	case Inherit:
+		w.carryTo(step.Names[0], map[Mode]string{OnHost: "host", InContainer: "ours"}[step.To])
+		delete(w.watched, step.Names[0])
+	case Unpause:
+		w.box.State = "running"
+		w.rpcbind.stopped = false
+		for _, d := range w.statds {
+			d.stopped = false
+		}
+	case Install:
 		w.install()
 	case Uninstall:
+		if w.needed {
+			return errors.New("dependency problems prevent removal")
+		}
 		w.installed = false
-		for _, name := range []string{statdUnit, rpcUnit, socketUnit} {
+		delete(w.watched, "host") // Debian's prerm
+		for _, name := range []string{notifyUnit, statdUnit, rpcUnit, socketUnit} {
 			w.stop(name)
 			w.units[name] = host.Unit{Load: "not-found", Active: "inactive"}
 		}
@@ -260,6 +317,9 @@ func (w *toy) do(_ context.Context, step Step) error {
 		w.stopBox()
 		return w.startBox()
 	case Remove:
+		if w.box != nil && w.box.State == "paused" {
+			return errors.New("a paused container does not stop")
+		}
 		w.stopBox()
 		w.box = nil
 	case RemoveVolume:
@@ -289,6 +349,10 @@ func (w *toy) doUnits(step Step) error {
 			u.File = "enabled"
 		case Disable:
 			u.File = "disabled"
+			if also := w.units[socketUnit]; name == rpcUnit && also.Exists() { // Also= in the service
+				also.File = "disabled"
+				w.units[socketUnit] = also
+			}
 		case Start:
 			if err := w.start(name); err != nil {
 				return err
@@ -327,6 +391,9 @@ func (w *toy) takeOver(step Step) error {
 		return errors.New("there is no volume")
 	}
 	w.carryTo(home, to)
+	if to != home {
+		delete(w.watched, home)
+	}
 	return nil
 }
 
@@ -361,6 +428,13 @@ func (w *toy) observe(_ context.Context, o Options, _ bool) (Seen, error) {
 		if !w.repository {
 			s.Uninstall = "no repository"
 		}
+	}
+	if names := w.watched["cinder_volume"]; o.Statd && len(names) > 0 && !slices.ContainsFunc(w.statds, func(d *daemon) bool { return d.home == "cinder_volume" }) {
+		s.Left = []Left{{Container: "cinder_volume", ID: "c0", Servers: names}}
+	}
+	s.Watched = map[Mode][]string{OnHost: w.watched["host"], InContainer: w.watched["ours"]}
+	if w.needed {
+		s.Needed = map[string]string{rpcbindName: "nis needs it", "nfs-common": "nfs-kernel-server needs it"}
 	}
 	if w.inUse {
 		s.InUse = []host.Mount{{Source: server + ":/export", Path: "/mnt", Options: "vers=3"}}

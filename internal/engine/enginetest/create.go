@@ -22,6 +22,7 @@ func (s *Server) make(w http.ResponseWriter, name string, body []byte) {
 			NetworkMode   string
 			Binds         []string
 			RestartPolicy struct{ Name string }
+			SecurityOpt   []string
 		}
 	}
 	switch err := json.Unmarshal(body, &request); {
@@ -36,7 +37,7 @@ func (s *Server) make(w http.ResponseWriter, name string, body []byte) {
 		s.engine.Containers = append(s.engine.Containers, Container{
 			ID: id, Name: name, Image: request.Image, ImageID: s.engine.Images[request.Image], State: "created", Labels: request.Labels,
 			NetworkMode: request.HostConfig.NetworkMode, Binds: request.HostConfig.Binds, RestartMode: request.HostConfig.RestartPolicy.Name,
-			Command: request.Entrypoint, Files: map[string]string{},
+			Command: request.Entrypoint, Files: map[string]string{}, SecurityOptions: request.HostConfig.SecurityOpt,
 		})
 		answer(w, http.StatusCreated, map[string]any{"Id": id, "Warnings": []string{}})
 	}
@@ -83,8 +84,13 @@ func (s *Server) turn(w http.ResponseWriter, key, state string) {
 	switch {
 	case c == nil:
 		fail(w, http.StatusNotFound, "No such container: %s", key)
+	case c.state() == "paused" && state != "unpaused":
+		fail(w, http.StatusConflict, "cannot start a paused container, try unpause instead")
 	case c.state() == state:
 		w.WriteHeader(http.StatusNotModified)
+	case state == "unpaused":
+		c.State = "running"
+		w.WriteHeader(http.StatusNoContent)
 	default:
 		c.State = state
 		w.WriteHeader(http.StatusNoContent)
@@ -121,10 +127,34 @@ func (s *Server) inspectVolume(w http.ResponseWriter, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if folder, ok := s.engine.Volumes[name]; ok {
-		answer(w, http.StatusOK, map[string]any{"Name": name, "Mountpoint": folder})
+		answer(w, http.StatusOK, map[string]any{"Name": name, "Mountpoint": folder, "Labels": s.engine.VolumeLabels[name]})
 		return
 	}
 	fail(w, http.StatusNotFound, "get %s: no such volume", name)
+}
+
+func (s *Server) makeVolume(w http.ResponseWriter, body []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var request struct {
+		Name   string
+		Labels map[string]string
+	}
+	if err := json.Unmarshal(body, &request); err != nil {
+		fail(w, http.StatusBadRequest, "invalid character in the request")
+		return
+	}
+	if _, there := s.engine.Volumes[request.Name]; !there {
+		if s.engine.Volumes == nil {
+			s.engine.Volumes = map[string]string{}
+		}
+		if s.engine.VolumeLabels == nil {
+			s.engine.VolumeLabels = map[string]map[string]string{}
+		}
+		s.engine.Volumes[request.Name] = "/var/lib/docker/volumes/" + request.Name + "/_data"
+		s.engine.VolumeLabels[request.Name] = request.Labels
+	}
+	answer(w, http.StatusCreated, map[string]any{"Name": request.Name})
 }
 
 func (s *Server) removeVolume(w http.ResponseWriter, name string) {

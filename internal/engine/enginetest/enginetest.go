@@ -25,6 +25,8 @@ type Engine struct {
 	Images     map[string]string // reference to id
 	InImages   []string          // files that every one of them has
 	Volumes    map[string]string // name to folder on the host
+	// VolumeLabels are those of volumes that a call made.
+	VolumeLabels map[string]map[string]string
 }
 
 // Container is one of the engine's containers.
@@ -43,8 +45,10 @@ type Container struct {
 	NetworkMode string
 	Binds       []string // "/run:/run:shared"
 	RestartMode string
-	Command     []string
-	Files       map[string]string // what was copied into it: path to text
+	// SecurityOptions as docker run's --security-opt takes them.
+	SecurityOptions []string
+	Command         []string
+	Files           map[string]string // what was copied into it: path to text
 	// Programs are what can be run in it, by the first word of the command.
 	Programs map[string]func(*Process) (exitCode int)
 	// Stuck: a command is never started, and the request for it never answered.
@@ -187,6 +191,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.remove(w, parts[1], r.URL.Query().Get("force") == "1")
 	case call == "GET images" && parts[len(parts)-3] == "json":
 		s.inspectImage(w, strings.Join(parts[1:len(parts)-3], "/"))
+	case call == "POST containers" && parts[2] == "unpause":
+		s.turn(w, parts[1], "unpaused")
+	case call == "POST volumes" && parts[1] == "create":
+		s.makeVolume(w, body)
 	case call == "GET volumes":
 		s.inspectVolume(w, parts[1])
 	case call == "DELETE volumes":
