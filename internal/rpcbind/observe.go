@@ -199,7 +199,7 @@ func (m *machine) lookAtContainers(ctx context.Context, o Options, s *Seen) erro
 }
 
 // engineLimit is for an engine that is stuck: it may still say that it is there, and mode host can do without it.
-const engineLimit = 15 * time.Second
+const engineLimit = 10 * time.Second
 
 func (m *machine) askEngine(ctx context.Context, o Options, s *Seen) error {
 	list, err := m.engine.List(ctx)

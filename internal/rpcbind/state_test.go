@@ -2,6 +2,7 @@ package rpcbind
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -150,5 +151,71 @@ func TestCarryOfOneFolderIsNothing(t *testing.T) {
 	}
 	if err := carryBetween(t, dir, t.TempDir()); err == nil {
 		t.Error("to where none is: no error")
+	}
+}
+
+// TestALinkInAContainerLeadsNowhereElse: whose root is that of a process, and who may be root in there.
+func TestALinkInAContainerLeadsNowhereElse(t *testing.T) {
+	proc, outside := t.TempDir(), stateDirOf(t, map[string]string{"sm/secret": "1"})
+	lib := filepath.Join(proc, "7/root/var/lib")
+	if err := errors.Join(os.MkdirAll(lib, 0o755), os.Symlink(outside, filepath.Join(lib, "nfs"))); err != nil {
+		t.Fatal(err)
+	}
+	if root, err := openStateOf(proc, 7); err == nil || root != nil {
+		t.Errorf("%v, %v", root, err)
+	}
+	if root, err := openStateOf(proc, 8); root != nil || err != nil {
+		t.Errorf("a process that ended: %v, %v", root, err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(lib, "nfs")), os.MkdirAll(filepath.Join(lib, "nfs/sm"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	root, err := openStateOf(proc, 7)
+	if err != nil || root == nil {
+		t.Fatalf("%v, %v", root, err)
+	}
+	root.Close()
+}
+
+// TestMoveLeavesNothingForTheNextRun, but for what is none of statd's.
+func TestMoveLeavesNothingForTheNextRun(t *testing.T) {
+	from := stateDirOf(t, map[string]string{"sm/filer1": "1", "sm.bak/filer2": "2", "sm/filer3": "old", "other": "x"})
+	if err := os.Symlink("/etc/passwd", filepath.Join(from, "sm/link")); err != nil {
+		t.Fatal(err)
+	}
+	to := stateDirOf(t, map[string]string{"sm/filer3": "new"})
+	a, err1 := openState(from)
+	b, err2 := openState(to)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	if err := move(a, b); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"other": "x"}, filesOf(t, from)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]string{"sm/filer1": "1", "sm.bak/filer2": "2", "sm/filer3": "new"}, filesOf(t, to)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if err := move(b, b); err != nil || len(filesOf(t, to)) != 3 {
+		t.Errorf("onto itself: %v, %v", err, filesOf(t, to))
+	}
+}
+
+func TestWatchesNamesServersAsFileAndKernelDo(t *testing.T) {
+	dir := stateDirOf(t, map[string]string{
+		"sm/filer": "0100007f 000186b5 00000003 00000010 00000000000000000000000000000000 10.0.0.2 node\n", "sm/10.0.0.3": "", "sm.bak/gone": "",
+	})
+	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "sm/link")); err != nil {
+		t.Fatal(err)
+	}
+	root, err := openState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := watches(root)
+	if diff := cmp.Diff([]string{"10.0.0.2", "10.0.0.3", "filer"}, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 }

@@ -16,7 +16,7 @@ var spec = ansible.Spec{
 			"C(host) uses the distribution's packages and units.",
 			"C(container) keeps the host clean. It runs both in a container of their own, from an image that is on the host already.",
 			"C(auto) takes what is there already. Otherwise it is C(host) when the packages are installed or can be, else C(container). I(reason) says why.",
-			"The other mode than before moves them, and the state of rpc.statd with them.",
+			"The other mode than before moves them, and the state of rpc.statd with them. What was before is removed when the new one runs.",
 		},
 	},
 	"statd": {
@@ -37,6 +37,7 @@ var spec = ansible.Spec{
 		Type: ansible.List,
 		Description: []string{
 			"Addresses of the host at which rpcbind listens, in addition to loopback. By default every address, as the distributions have it.",
+			"Link-local addresses are refused, and so is a drop-in of somebody else's for rpcbind.socket that is read later and adds addresses.",
 			"Give those of the storage network. NFSv3 servers call back, so that loopback alone is wrong unless the server is the host itself.",
 			"The ports of rpc.statd and of the kernel's lock manager are not restricted by this.",
 		},
@@ -55,6 +56,9 @@ var spec = ansible.Spec{
 	},
 	"timeout": {
 		Type: ansible.Int, Default: 300,
-		Description: []string{"Seconds that the run may take, and before that as many for waiting until another run on the same host ends."},
+		Description: []string{
+			"Seconds that the run may take, and before that as many for waiting until another run on the same host ends.",
+			"What apt or dnf take is not counted, and is ten minutes at most for each of downloading, installing and removing.",
+		},
 	},
 }

@@ -120,10 +120,10 @@ END
   sh_node 'for i in $(seq 50); do grep -qs ready /var/wire.log && exit; sleep 0.1; done; echo "the server is not there"'
   heard=0
 }
-# with_image: the containers' image is in the node's engine, and a cinder_volume that uses it
+# with_image [OPTION…]: the containers' image is in the node's engine, and a cinder_volume that uses it
 with_image() {
   if [ -z "$(in_node docker image ls -q "$image")" ]; then docker save "$image" | docker exec -i "$node" docker load >/dev/null; fi
-  in_node docker run -d --name cinder_volume --network host -v /run:/run:shared "$image" >/dev/null
+  in_node docker run -d --name cinder_volume --network host -v /run:/run:shared "$@" "$image" >/dev/null
 }
 installed() {
   sh_node 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rpcbind nfs-common' >/dev/null
@@ -133,11 +133,25 @@ watches() {
   printf '0100007f 000186b5 00000003 00000010 00000000000000000000000000000000 %s node\n' "$server" |
     docker exec -i "$node" sh -c "cat >$1/sm/$server && chown --reference=$1/sm $1/sm/$server && chmod 600 $1/sm/$server"
 }
+# once_before_guests: the server heard of the reboot once, and the container of a guest was started after that
+once_before_guests() {
+  check "reboot notifications" "$(sh_node 'grep -c SM_NOTIFY /var/wire.log')" 1
+  check "the notification came before guests" "$(sh_node 'told=$(awk "/SM_NOTIFY/ {print \$1; exit}" /var/wire.log)
+    date -d "$(docker inspect -f "{{.State.StartedAt}}" cinder_volume)" +%s.%N | awk -v told="$told" "{print (told > 0 && \$1 > told) ? \"yes\" : told \" \" \$1}"')" yes
+}
 # in_use: an NFSv3 mount, as far as anybody can read. The machine's kernel need not know NFS.
 in_use() {
   sh_node "{ cat /proc/1/mountinfo; echo '999 30 0:99 / /var/lib/nova/mnt/c0 rw,relatime - nfs $server:/export rw,vers=3,hard,local_lock=none,addr=$server'; } >/run/mountinfo &&
     mount --bind /run/mountinfo /proc/1/mountinfo"
 }
+# in_use_inside: the same for the container, which reads the kernel's own list of its network: that is played by a file
+in_use_inside() {
+  sh_node 'printf "NV SERVER   PORT DEV          FSID                              FSC\nv3 0a630002  801 0:45         0:0                               no\n" >/run/volumes
+    docker exec nfs_rpcbind sed -i s,^VOLUMES.*,VOLUMES=\"/run/volumes\", /usr/local/lib/nfs_rpcbind.py'
+}
+# not_in_use: both are gone again
+not_in_use() { sh_node 'umount /proc/1/mountinfo; rm -f /run/mountinfo /run/volumes'; }
+marked() { sh_node 'ls /run/sm-notify.pid 2>/dev/null || echo no mark'; }
 # Who listens at port 111, and who should where it is restricted to the storage network.
 listening() { sh_node 'ss -Hlntu | awk "\$5 ~ /:111\$/ {print \$1, \$5}" | sort | paste -sd,'; }
 at_storage="tcp 10.99.0.1:111,tcp 127.0.0.1:111,tcp [::1]:111,udp 10.99.0.1:111,udp 127.0.0.1:111,udp [::1]:111"
@@ -349,13 +363,14 @@ reboot() {
 
 scenario_host_reboot() {
   fresh
+  with_image --restart unless-stopped
   module '{"mode": "host", "listen": ["10.99.0.1"]}'
   reports false true host
   watches /var/lib/nfs
   reboot
   answers
   sleep 2
-  check "reboot notifications" "$(sh_node 'grep -c SM_NOTIFY /var/wire.log')" 1
+  once_before_guests
   heard=$(notified)
   module '{"mode": "host", "listen": ["10.99.0.1"]}'
   reports false false host
@@ -381,6 +396,17 @@ scenario_host_listen() {
   module '{"mode": "host", "listen": ["127.0.0.1"]}'
   contains "the warnings" "$(answer '.warnings | join(" ")')" "loopback addresses only"
   answers
+  sh_node 'printf "[Socket]\nListenStream=0.0.0.0:111\n" >/etc/systemd/system/rpcbind.socket.d/override.conf'
+  module '{"mode": "host", "listen": ["10.99.0.1"]}'
+  reports false true host
+  check "who listens" "$(listening)" "$at_storage"
+  module '{"mode": "host", "listen": ["10.99.0.1"]}'
+  reports false false host
+  sh_node 'cd /etc/systemd/system/rpcbind.socket.d && mv override.conf zzz.conf'
+  module '{"mode": "host", "listen": ["10.99.0.1"]}'
+  reports true false host
+  message "rpcbind.socket.d/zzz.conf is read after"
+  sh_node 'rm /etc/systemd/system/rpcbind.socket.d/zzz.conf'
   module '{"mode": "host", "listen": ["192.0.2.1"]}'
   reports true false host
   message "this host has no such address"
@@ -439,7 +465,7 @@ scenario_container() {
   sleep 2
   answers
   silent
-  sh_node 'rm /run/mountinfo; umount /proc/1/mountinfo'
+  not_in_use
   module '{"state": "absent"}'
   reports false true ""
   check "what is left" "$(in_node docker ps -a --format '{{.Names}}') $(in_node docker volume ls -q)" "cinder_volume "
@@ -520,12 +546,193 @@ scenario_container_unit() {
   reboot
   answers
   sleep 2
+  once_before_guests
+  module '{"mode": "container"}'
+  reports false false container
+  # Somebody removes the container, and its unit goes on. What is there already is a decision for mode auto, too.
+  in_node docker rm -f nfs_rpcbind >/dev/null
+  module '{}'
+  reports false true container
+  contains "the reason" "$(answer .reason)" "an earlier run put it there"
+  answers
+  in_node docker rm -f nfs_rpcbind >/dev/null
+  module '{"state": "absent"}'
+  reports false true ""
+  check "its unit" "$(sh_node 'ls /etc/systemd/system | grep rpcbind; systemctl is-active kolla-nfs_rpcbind-container')" inactive
+  check "volumes" "$(in_node docker volume ls -q)" ""
+}
+
+# The host has both programs and the reboot notification of its own, which knows of nobody: neither may get in the container's way at boot.
+scenario_container_beside_packages() {
+  fresh
+  with_image --restart unless-stopped
+  installed
+  in_node systemctl -q stop rpcbind.socket rpcbind.service
+  module '{"mode": "container", "_ansible_diff": true}'
+  reports false true container
+  contains "the diff" "$(answer '.diff | tostring')" "ConditionPathExists=!/"
+  check "the host's socket at the next boot" "$(in_node systemctl is-enabled rpcbind.socket)" disabled
+  answers
+  module '{"mode": "container"}'
+  reports false false container
+  watches "$(in_node docker volume inspect -f '{{.Mountpoint}}' nfs_rpcbind)"
+  reboot
+  answers
+  sleep 2
   check "reboot notifications" "$(sh_node 'grep -c SM_NOTIFY /var/wire.log')" 1
+  check "the host's own notification" "$(unit rpc-statd-notify)" inactive
+  check "rpcbind of the host" "$(unit rpcbind.socket)" inactive
   module '{"mode": "container"}'
   reports false false container
   module '{"state": "absent"}'
   reports false true ""
-  check "its unit" "$(sh_node 'ls /etc/systemd/system | grep rpcbind')" ""
+  check "the host's socket at the next boot" "$(in_node systemctl is-enabled rpcbind.socket)" enabled
+  check "files of ours" "$(sh_node 'grep -rl nfslock /etc/systemd/system; ls /var/lib/nfslock')" lock
+}
+
+# Whoever starts it: the engine, systemd, or somebody by hand.
+scenario_container_started_while_in_use() {
+  fresh
+  with_image
+  installed_rpcinfo
+  module '{"mode": "container"}'
+  watches "$(in_node docker volume inspect -f '{{.Mountpoint}}' nfs_rpcbind)"
+  in_use
+  in_use_inside
+  in_node docker stop nfs_rpcbind
+  sh_node 'rm -f /run/sm-notify.pid'
+  in_node docker start nfs_rpcbind
+  sleep 2
+  answers
+  silent
+  check "the mark" "$(marked)" /run/sm-notify.pid
+  contains "its log" "$(in_node docker logs nfs_rpcbind)" "NFSv3 is in use already (mounted 1 times, from $server)"
+  in_node docker pause nfs_rpcbind
+  module '{"mode": "container"}'
+  reports false true container
+  finding "rpcbind: hangs"
+  answers
+  silent
+  module '{"state": "absent"}'
+  reports true false ""
+  message "$server:/export at /var/lib/nova/mnt/c0"
+  answers
+  # Without guests it speaks, also when it is started by hand: the test can hear.
+  not_in_use
+  in_node docker stop nfs_rpcbind
+  sh_node 'rm -f /run/sm-notify.pid'
+  in_node docker start nfs_rpcbind
+  sleep 3
+  check "notifications once nothing is in use" "$(sh_node 'grep -c SM_NOTIFY /var/wire.log')" 1
+  in_node docker stop nfs_rpcbind
+  # The host's rpcbind has the port, and keeps its socket file while the container starts again and again.
+  installed
+  in_node docker start nfs_rpcbind
+  sleep 3
+  contains "its log" "$(in_node docker logs nfs_rpcbind)" "port 111 is taken"
+  check "rpcbind at its socket" "$(sh_node 'timeout 5 rpcinfo >/dev/null && echo answers')" answers
+}
+
+scenario_container_masked() {
+  fresh
+  with_image
+  installed
+  in_node systemctl -q mask --now rpcbind.socket rpcbind.service
+  in_node systemctl -q mask rpc-statd.service
+  module '{}'
+  reports false true container
+  contains "the reason" "$(answer .reason)" "masked on the host"
+  answers
+  module '{"mode": "container"}'
+  reports false false container
+  module '{"state": "absent"}'
+  reports false true ""
+  check "the units" "$(in_node systemctl is-enabled rpcbind.socket rpcbind.service rpc-statd.service | paste -sd' ')" "masked masked masked"
+}
+
+# needs_rpcbind: a package that needs rpcbind, as nis does
+needs_rpcbind() {
+  sh_node 'mkdir -p /tmp/nis/DEBIAN && printf "Package: nis\nVersion: 1\nArchitecture: all\nMaintainer: none <none@example.org>\nDepends: rpcbind\nDescription: a test\n" >/tmp/nis/DEBIAN/control &&
+    dpkg-deb -b /tmp/nis /tmp/nis.deb && dpkg -i /tmp/nis.deb' >/dev/null
+}
+
+scenario_packages_needed() {
+  fresh
+  with_image
+  module '{"mode": "host"}'
+  needs_rpcbind
+  watches /var/lib/nfs
+  in_use
+  module '{"mode": "container"}'
+  reports false true container
+  contains "the warnings" "$(answer '.warnings | join(" ")')" "package rpcbind stays, though this module installed it"
+  check "the packages" "$(sh_node 'dpkg-query -W -f "\${Package} \${db:Status-Status}\n" rpcbind nfs-common | paste -sd,')" "nfs-common config-files,rpcbind installed"
+  check "the host's socket at the next boot" "$(in_node systemctl is-enabled rpcbind.socket)" disabled
+  answers
+  silent
+  module '{"mode": "container"}'
+  reports false false container
+  not_in_use
+  module '{"state": "absent"}'
+  reports false true ""
+  check "rpcbind, which nis needs" "$(in_node systemctl is-enabled rpcbind.socket) $(sh_node 'ls /var/lib/nfslock | paste -sd,')" "enabled lock,rpcbind.json"
+  sh_node 'dpkg --purge nis' >/dev/null
+  module '{"state": "absent"}'
+  reports false true ""
+  check "what is left" "$(sh_node 'command -v rpcbind || echo nothing; ls /var/lib/nfslock')" "$(printf 'nothing\nlock')"
+}
+
+# The mirror has newer files than apt's lists say, or none: nothing is given up for packages that are not at hand.
+scenario_stale_lists() {
+  fresh
+  with_image
+  installed_rpcinfo
+  module '{"mode": "container"}'
+  watches "$(in_node docker volume inspect -f '{{.Mountpoint}}' nfs_rpcbind)"
+  in_use
+  sh_node 'apt-get update -qq && cd /srv/archive && mkdir /root/away && mv rpcbind_*.deb /root/away'
+  module '{"mode": "host"}'
+  reports true false host
+  message "cannot download packages for this host"
+  check "the container" "$(in_node docker inspect -f '{{.State.Status}}' nfs_rpcbind)" running
+  answers
+  sh_node 'cd /srv/archive && mv /root/away/rpcbind_*.deb rpcbind-newer.deb && sed -i "s,^Filename: ./rpcbind_.*,Filename: ./rpcbind-newer.deb," Packages'
+  module '{"mode": "host"}'
+  reports false true host
+  answers
+  check "the servers it watches" "$(in_node ls /var/lib/nfs/sm)" "$server"
+  silent
+}
+
+# The usual cause once more: statd died with a restart of the container, which is still there, and so is whom it watched.
+scenario_host_statd_gone() {
+  fresh
+  with_image
+  installed
+  ghost
+  watches "/proc/$(sh_node 'pgrep -x rpc.statd')/root/var/lib/nfs"
+  in_use
+  in_node docker restart -t 1 cinder_volume >/dev/null
+  sh_node 'rm -f /run/sm-notify.pid'
+  module '{"mode": "host"}'
+  reports false true host
+  finding "watched $server, from container cinder_volume"
+  answers
+  check "the servers it watches" "$(in_node ls /var/lib/nfs/sm)" "$server"
+  module '{"mode": "host"}'
+  reports false false host
+  silent
+  sh_node 'rm /var/lib/nfs/sm/*'
+  in_node pkill -9 -x rpc.statd
+  sh_node 'systemctl stop rpc-statd; systemd-run -q --unit my-statd --property=Restart=always rpc.statd --foreground --no-notify; sleep 1'
+  module '{"mode": "host"}'
+  reports true false host
+  message "systemctl disable --now my-statd.service"
+  in_node systemctl stop my-statd
+  module '{"mode": "host"}'
+  reports false true host
+  contains "the warnings" "$(answer '.warnings | join(" ")')" "the new rpc.statd does not watch $server"
+  silent
 }
 
 scenario_mode_change() {
