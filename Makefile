@@ -60,9 +60,10 @@ soak: build ## ROUNDS runs (200) that are disturbed at random moments; SEED=… 
 demo: build ## the main job from start to end, shown
 	tests/integration/demo.sh
 
-bench: build ## the same job by this module and by a shell loop, in one run; WITH=PROGRAM adds another build of it; and SFTP by it and by OpenSSH
+bench: build ## the same job by this module and by a shell loop, in one run; WITH=PROGRAM adds another build of it; SFTP by it and by OpenSSH; rpcbind_ensure without change
 	tests/bench/run.sh
 	tests/bench/sftp.sh
+	tests/integration/nodes/rpcbind.sh speed
 
 # IMAGE builds in that image instead of a minimal one of RELEASE; VARIANT may name both: fallback disable_ofd, each into OUT-VARIANT.
 patch-set: ## rebuilt QEMU packages: RELEASE=bookworm ARCH=amd64 VARIANT=fallback PROFILE=tools OUT=dist/RELEASE-ARCH-PROFILE-VARIANT [IMAGE=…]

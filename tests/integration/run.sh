@@ -21,6 +21,5 @@ if [ $# -eq 0 ]; then
   tests/ansible/run.sh
   tests/integration/nodes/test.sh
   tests/integration/nodes/rpcbind.sh
-  ANSIBLE=yes tests/integration/nodes/rpcbind.sh host_fresh host_statd_elsewhere container_dies mode_change
   tests/molecule/run.sh
 fi

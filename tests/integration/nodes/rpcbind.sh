@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # rpcbind_ensure on whole hosts: the states that a host can be in, for each mode, and what reaches an NFS server meanwhile.
 # usage: [KEEP=yes] rpcbind.sh [SCENARIO…]   without one: all of them; KEEP leaves the node there
-# ANSIBLE=yes runs the module through real Ansible over ssh instead of starting the program itself.
+# Without one, the states that hosts are found in go through real Ansible over ssh (with SHORT=yes a few of them), the rest starts the program
+# itself; ANSIBLE=yes or no says so for those that are named.
 # shellcheck disable=SC2016 # much here is for the shell in the node
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -33,7 +34,8 @@ if ! docker info >/dev/null 2>&1; then
 fi
 "$here/../lab/image.sh"
 
-passed=0 failed=0 scenario=
+passed=0 failed=0 scenario="" how=no
+ANSIBLE=${ANSIBLE:-no}
 # check WHAT SEEN WANT
 check() {
   if [ "$2" = "$3" ]; then
@@ -60,7 +62,7 @@ sh_node() { docker exec -i "$node" sh -c "$1" 2>&1 || true; }
 # module ARGUMENTS: one run in the node; its answer is in $result
 module() {
   local began=${EPOCHREALTIME/./}
-  if [ "${ANSIBLE:-}" = yes ]; then
+  if [ "$how" = yes ]; then
     result=$("$here/ansible.sh" "$node" "$1")
   else
     docker exec -i "$node" sh -c 'cat >/root/args.json' <<<"$1"
@@ -806,13 +808,21 @@ scenario_without_run() {
   contains "the warnings" "$(answer '.warnings | join(" ")')" 'nova_compute_extra_volumes: ["/run:/run:shared"]'
 }
 
+through_ansible=" host_fresh host_already_right host_statd_killed host_hangs host_statd_elsewhere host_masked host_reboot port_taken no_repository
+  container container_dies container_statd_elsewhere container_masked container_unit container_beside_packages mode_change "
+[ -z "${SHORT:-}" ] || through_ansible=" host_fresh host_statd_elsewhere container_dies mode_change "
+through_ansible=$(tr -s ' \n' ' ' <<<"$through_ansible")
 if [ $# = 0 ]; then
   mapfile -t all < <(declare -F | sed -n 's/^declare -f scenario_//p')
   set -- "${all[@]}"
+  ANSIBLE=some
 fi
 for scenario in "$@"; do
-  printf '\n==    %s\n' "$scenario"
+  began=$SECONDS
+  [[ $ANSIBLE$through_ansible != some*" $scenario "* ]] && how=${ANSIBLE/some/no} || how=yes
+  printf '\n==    %s%s\n' "$scenario" "$([ "$how" != yes ] || echo ' (Ansible over ssh)')"
   "scenario_$scenario"
+  echo "--    $((SECONDS - began)) s"
 done
 echo
 echo "$passed passed, $failed failed"
