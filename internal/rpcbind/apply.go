@@ -228,7 +228,7 @@ func (m *machine) used(context.Context) (bool, error) {
 
 // openHome opens the folder of the statd that is to run.
 func (m *machine) openHome(ctx context.Context, where Mode) (*os.Root, error) {
-	path := stateFolder
+	path := m.state
 	if where == InContainer {
 		var err error
 		if path, err = m.engine.VolumeFolder(ctx, volume); err != nil {

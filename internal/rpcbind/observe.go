@@ -29,6 +29,7 @@ type machine struct {
 	dir     string // /var/lib/nfslock
 	proc    string // "/proc"
 	client  sunrpc.Caller
+	state   string // "/var/lib/nfs"
 }
 
 // observe looks at everything at once. In check mode not even the host's package lists are refreshed.
@@ -240,7 +241,7 @@ func (m *machine) lookAtLeft(ctx context.Context, o Options, all []engine.Listed
 				return nil // it ended, or has a trap in that place: nothing there is ours to take
 			}
 			defer root.Close()
-			home, err := openState(stateFolder)
+			home, err := openState(m.state)
 			if err != nil {
 				return err
 			}

@@ -410,7 +410,7 @@ func (p *Plan) inContainer(o Options, s Seen) error {
 	if leave {
 		p.stopHost(s, nil)
 	}
-	if besides && !(leave && slices.Contains(s.toStop(nil), statdUnit)) {
+	if besides && (!leave || !slices.Contains(s.toStop(nil), statdUnit)) {
 		p.add(Stop, "two statds must not be", statdUnit)
 	}
 	keep := ""
@@ -453,7 +453,9 @@ func (p *Plan) inContainer(o Options, s Seen) error {
 	}
 	p.Record = Record{Mode: InContainer, Volume: true, Container: spec.Name, Found: s.found(), Disabled: slices.Clone(s.Record.Disabled)}
 	for _, name := range disabled {
-		if !slices.Contains(s.Record.Enabled, name) && !slices.Contains(p.Record.Disabled, name) {
+		// Not what mode host enabled, unless it came, enabled, with a package that stays.
+		ours := slices.Contains(s.Record.Enabled, name) && s.Record.Found[name].File != ""
+		if !ours && !slices.Contains(p.Record.Disabled, name) {
 			p.Record.Disabled = append(p.Record.Disabled, name)
 		}
 	}

@@ -30,7 +30,7 @@ func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
 	if err := o.check(); err != nil {
 		return result, err
 	}
-	m := &machine{dir: stateDir, proc: "/proc", client: sunrpc.Client{}}
+	m := &machine{dir: stateDir, proc: "/proc", state: stateFolder, client: sunrpc.Client{}}
 	m.connect = func(ctx context.Context) (*engine.Engine, string) {
 		e, err := engine.Connect(ctx, o.Engine, o.EngineSocket)
 		if err != nil {
