@@ -70,7 +70,7 @@ func notifyText() string {
 Before=` + beforeGuests() + `
 
 [Service]
-ExecStartPost=-/usr/bin/timeout 5 /bin/sh -c 'while [ -n "$MAINPID" ] && kill -0 "$MAINPID"; do sleep 0.1; done'
+ExecStartPost=-/usr/bin/timeout 5 /bin/sh -c 'while [ -n "$MAINPID" ] && kill -0 "$MAINPID" 2>/dev/null; do sleep 0.1; done'
 `
 }
 
@@ -157,7 +157,7 @@ StartLimitBurst=10
 
 [Service]
 ExecStart=/usr/bin/%[2]s start -a %[3]s
-ExecStartPost=-/usr/bin/timeout 60 /bin/sh -c 'while kill -0 "$MAINPID" && ! /usr/bin/%[2]s exec %[3]s python3 %[5]s %[6]s; do sleep 0.5; done'
+ExecStartPost=-/usr/bin/timeout 60 /bin/sh -c 'while kill -0 "$MAINPID" 2>/dev/null && ! /usr/bin/%[2]s exec %[3]s python3 %[5]s %[6]s; do sleep 0.5; done'
 ExecStop=/usr/bin/%[2]s stop %[3]s -t 10
 Restart=always
 RestartSec=11
