@@ -34,7 +34,7 @@ if ! docker info >/dev/null 2>&1; then
 fi
 "$here/../lab/image.sh"
 
-passed=0 failed=0 scenario="" how=no
+passed=0 failed=0 scenario="" by_ansible=no
 ANSIBLE=${ANSIBLE:-no}
 # check WHAT SEEN WANT
 check() {
@@ -62,7 +62,7 @@ sh_node() { docker exec -i "$node" sh -c "$1" 2>&1 || true; }
 # module ARGUMENTS: one run in the node; its answer is in $result
 module() {
   local began=${EPOCHREALTIME/./}
-  if [ "$how" = yes ]; then
+  if [ "$by_ansible" = yes ]; then
     result=$("$here/ansible.sh" "$node" "$1")
   else
     docker exec -i "$node" sh -c 'cat >/root/args.json' <<<"$1"
@@ -809,7 +809,7 @@ scenario_without_run() {
 }
 
 through_ansible=" host_fresh host_already_right host_statd_killed host_hangs host_statd_elsewhere host_masked host_reboot port_taken no_repository
-  container container_dies container_statd_elsewhere container_masked container_unit container_beside_packages mode_change "
+  container_dies container_statd_elsewhere container_masked container_unit mode_change "
 [ -z "${SHORT:-}" ] || through_ansible=" host_fresh host_statd_elsewhere container_dies mode_change "
 through_ansible=$(tr -s ' \n' ' ' <<<"$through_ansible")
 if [ $# = 0 ]; then
@@ -819,8 +819,8 @@ if [ $# = 0 ]; then
 fi
 for scenario in "$@"; do
   began=$SECONDS
-  [[ $ANSIBLE$through_ansible != some*" $scenario "* ]] && how=${ANSIBLE/some/no} || how=yes
-  printf '\n==    %s%s\n' "$scenario" "$([ "$how" != yes ] || echo ' (Ansible over ssh)')"
+  [[ $ANSIBLE$through_ansible != some*" $scenario "* ]] && by_ansible=${ANSIBLE/some/no} || by_ansible=yes
+  printf '\n==    %s%s\n' "$scenario" "$([ "$by_ansible" != yes ] || echo ' (Ansible over ssh)')"
   "scenario_$scenario"
   echo "--    $((SECONDS - began)) s"
 done
