@@ -454,7 +454,12 @@ func (m *machine) lookAtPackages(ctx context.Context, o Options, s *Seen, check 
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if errors.Is(err, host.ErrBusy) { // which says nothing of what can be installed
+	return s.cannotInstall(err)
+}
+
+// cannotInstall: that another tool holds a lock says nothing of what can be installed, and is no reason for a container.
+func (s *Seen) cannotInstall(err error) error {
+	if errors.Is(err, host.ErrBusy) {
 		return fmt.Errorf("cannot tell whether %s can be installed: %w; run again when it is done", strings.Join(s.Missing, " and "), err)
 	}
 	if err != nil {

@@ -123,7 +123,7 @@ func (p Plan) diff(s Seen) []ansible.Diff {
 			files = append(files, fileDiff(step.Names[0], s.Files[step.Names[0]], ""))
 		case Create:
 			files = append(files, ansible.Diff{After: describe(step.Spec), BeforeHeader: "container " + step.Spec.Name, AfterHeader: "container " + step.Spec.Name})
-		case Reload, TryImage: // nothing is another afterwards
+		case Reload, TryImage, Fetch: // nothing is another afterwards
 		default:
 			for _, name := range step.Names {
 				was, is := step.line(s, name)
@@ -168,8 +168,6 @@ func (step Step) line(s Seen, name string) (before, after string) {
 	switch step.Verb {
 	case Silence:
 		return "absent", "present"
-	case Fetch:
-		return "not at hand", "downloaded"
 	case Install:
 		return "not installed", "installed"
 	case Uninstall:

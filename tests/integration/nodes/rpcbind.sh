@@ -350,9 +350,9 @@ scenario_no_repository() {
   answers
 }
 
-# reboot: the machine goes down and comes up
+# reboot: the machine loses its power and comes up
 reboot() {
-  docker restart -t 10 "$node" >/dev/null
+  docker restart -t 0 "$node" >/dev/null
   for _ in $(seq 60); do
     if in_node systemctl is-active docker | grep -qx active; then break; fi
     sleep 0.5
