@@ -105,12 +105,28 @@ def where(address):
 def notify():
     """The once-per-boot notification, unless guests are up already: the engine may start this container at any time."""
     used = in_use()
-    if used and not os.path.exists(MARK):
+    if not used:
+        start(["sm-notify", "-d"])  # in the foreground: see wait()
+    elif not os.path.exists(MARK):
         os.close(os.open(MARK, os.O_WRONLY | os.O_CREAT, 0o600))
         say("NFSv3 is in use already (%s), so the servers are not told that this host rebooted: they would drop locks that are held now." % used)
         say("Locks from before the reboot stay on them until the next one. To free one, end who waits for it and remove the lock at the server.")
-    # Also then: it sees the mark, and says so.
-    start(["sm-notify"])
+
+
+def wait():
+    """The next child that ended. A server that does not answer at boot would be told within a quarter of an hour, when guests may have locks there again:
+    as soon as something is mounted, no more are told. sm.bak keeps them for the next boot."""
+    while "sm-notify" in RUNNING.values():
+        used = in_use()
+        if used:
+            say("NFSv3 is in use by now (%s): servers that have not answered yet are told of this reboot no more" % used)
+            end("sm-notify")
+            break
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid:
+            return pid, status
+        time.sleep(0.2)
+    return os.wait()
 
 
 def own_table():
@@ -230,7 +246,7 @@ def main(args):
         notify()
         start(monitor)
     while True:
-        pid, status = os.wait()
+        pid, status = wait()
         name = RUNNING.pop(pid, None)
         if name not in ("rpcbind", "rpc.statd"):
             continue

@@ -62,7 +62,7 @@ func TestTheContainerNotifiesOnlyWhereNobodyUsesNFSv3(t *testing.T) {
 			if marked := exists(filepath.Join(dir, "mark")); marked != test.silent || !strings.Contains(out, test.says) || strings.Contains(out, "in use") != test.silent {
 				t.Errorf("marked %v: %s", marked, out)
 			}
-			if !strings.Contains(out, "starts sm-notify") {
+			if strings.Contains(out, "starts sm-notify") == test.silent {
 				t.Errorf("%s", out)
 			}
 		})
@@ -76,6 +76,26 @@ func TestInDoubtTheContainerIsSilent(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out := python(t, dir, "s.notify()"); !exists(filepath.Join(dir, "mark")) || !strings.Contains(out, "perhaps mounted") {
+		t.Error(out)
+	}
+}
+
+// TestGuestsEndANotificationThatIsStillOnItsWay: the server did not answer at boot, and would drop their locks when it does.
+func TestGuestsEndANotificationThatIsStillOnItsWay(t *testing.T) {
+	dir := t.TempDir()
+	out := python(t, dir, `import subprocess, threading, time
+child = subprocess.Popen(["sleep", "60"])
+s.RUNNING[child.pid] = "sm-notify"
+def mount():
+  time.sleep(0.5)
+  assert child.pid in s.RUNNING
+  with open(s.VOLUMES, "w") as f:
+    f.write("v3 0a630002 801 0:45 0:0 no\n")
+threading.Thread(target=mount).start()
+pid, status = s.wait()
+print(pid == child.pid, s.how(status))
+`)
+	if !strings.Contains(out, "True signal 15") || !strings.Contains(out, "told of this reboot no more") {
 		t.Error(out)
 	}
 }
