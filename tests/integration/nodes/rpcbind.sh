@@ -626,6 +626,20 @@ scenario_container_started_while_in_use() {
   in_node docker start nfs_rpcbind
   sleep 3
   check "notifications once nothing is in use" "$(sh_node 'grep -c SM_NOTIFY /var/wire.log')" 1
+  heard=$(notified)
+  # A server that comes up after the guests is told no more.
+  watches "$(in_node docker volume inspect -f '{{.Mountpoint}}' nfs_rpcbind)"
+  in_node docker stop nfs_rpcbind
+  sh_node 'systemctl stop status-server; rm -f /run/sm-notify.pid'
+  in_node docker start nfs_rpcbind
+  sleep 2
+  check "who still waits for the server" "$(in_node pgrep -c -x sm-notify)" 1
+  in_use_inside
+  sleep 1
+  contains "its log" "$(in_node docker logs nfs_rpcbind)" "told of this reboot no more"
+  sh_node 'systemctl start status-server'
+  sleep 6
+  silent
   in_node docker stop nfs_rpcbind
   # The host's rpcbind has the port, and keeps its socket file while the container starts again and again.
   installed
