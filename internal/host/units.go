@@ -87,9 +87,19 @@ func Wake(ctx context.Context, units ...string) {
 	_ = exec.CommandContext(ctx, "systemctl", append([]string{"kill", "--signal=SIGCONT", "--"}, units...)...).Run()
 }
 
+// MaskForBoot forbids to start units until the next boot, or until UnmaskForBoot. They need not exist yet.
+func MaskForBoot(ctx context.Context, limit time.Duration, units ...string) error {
+	return systemctl(ctx, limit, []string{"--runtime"}, "mask", units)
+}
+
+// UnmaskForBoot takes that back, and leaves masks that last.
+func UnmaskForBoot(ctx context.Context, limit time.Duration, units ...string) error {
+	return systemctl(ctx, limit, []string{"--runtime"}, "unmask", units)
+}
+
 // Unmask removes masks, those for this boot only too.
 func Unmask(ctx context.Context, limit time.Duration, units ...string) error {
-	if err := systemctl(ctx, limit, []string{"--runtime"}, "unmask", units); err != nil {
+	if err := UnmaskForBoot(ctx, limit, units...); err != nil {
 		return err
 	}
 	return systemctl(ctx, limit, nil, "unmask", units)

@@ -48,6 +48,10 @@ func (m *machine) do(ctx context.Context, step Step) error {
 		return link(name, step.Text)
 	case Delete:
 		return remove(name)
+	case Hold:
+		return host.MaskForBoot(ctx, jobLimit, step.Names...)
+	case Release:
+		return host.UnmaskForBoot(ctx, jobLimit, step.Names...)
 	case Unmask, Mask, Enable, Disable, Start, Stop, Restart, Reload:
 		return systemctl(ctx, step)
 	case TakeOver:

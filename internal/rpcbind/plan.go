@@ -22,6 +22,8 @@ const (
 	Fetch        Verb = "download" // packages, before anything is given up for them
 	Install      Verb = "install"
 	Uninstall    Verb = "uninstall"
+	Hold         Verb = "hold back" // mask until the next boot
+	Release      Verb = "release"
 	Unmask       Verb = "unmask"
 	Mask         Verb = "mask"
 	Enable       Verb = "enable"
@@ -219,14 +221,25 @@ func (p *Plan) onHost(o Options, s Seen) error {
 	}
 	masked := s.masked(o)
 	p.add(Fetch, "they are to be at hand before anything is given up for them", s.Missing...)
-	p.add(Unmask, "a masked unit cannot be started", masked...)
 	change := s.Ours != nil || s.Record.Volume
+	// Who installs rpcbind starts it, and there must not be two. Nor may there be none if the packages will not install.
+	held := s.Ours != nil && len(s.Missing) > 0
+	if held {
+		p.add(Hold, "their packages start them, and the container still runs", socketUnit, rpcUnit, statdUnit, notifyUnit)
+		p.add(Install, "its programs are not on the host", s.Missing...)
+	}
 	if s.Ours != nil {
-		p.dropContainer(s, false) // before the packages: who installs rpcbind starts it, and there must not be two
+		p.dropContainer(s, false)
 	}
 	p.dropOrphans(s, "")
+	if held {
+		p.add(Release, "the container is gone", socketUnit, rpcUnit, statdUnit, notifyUnit)
+	}
+	p.add(Unmask, "a masked unit cannot be started", masked...)
 	listens := p.writeDropIns(o, s)
-	p.add(Install, "its programs are not on the host", s.Missing...)
+	if !held {
+		p.add(Install, "its programs are not on the host", s.Missing...)
+	}
 	p.takeOver(o, s, OnHost)
 	if change {
 		if s.Units[statdUnit].Runs() {
@@ -261,7 +274,12 @@ func (p *Plan) onHost(o Options, s Seen) error {
 		}
 	}
 	found := s.found()
-	made := Record{Mode: OnHost, Packages: s.Missing, Unmasked: masked, Found: found}
+	made := Record{Mode: OnHost, Packages: s.Missing, Found: found}
+	for _, name := range masked { // not by a run that held it back, and was cut off
+		if strings.HasPrefix(found[name].File, "masked") {
+			made.Unmasked = append(made.Unmasked, name)
+		}
+	}
 	for _, name := range disabled {
 		if !found[name].enabled() {
 			made.Enabled = append(made.Enabled, name)

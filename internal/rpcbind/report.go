@@ -172,6 +172,10 @@ func (step Step) line(s Seen, name string) (before, after string) {
 		return "not installed", "installed"
 	case Uninstall:
 		return "installed", "not installed"
+	case Hold:
+		return file, "masked until the next boot"
+	case Release:
+		return "masked until the next boot", "not masked"
 	case Unmask:
 		return file, "not masked"
 	case Mask:

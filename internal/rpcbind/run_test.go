@@ -269,6 +269,7 @@ func TestWhatCannotBeTakenAwayStopsNothing(t *testing.T) {
 		{Disable, OnHost, InContainer, "ours"},
 		{Delete, OnHost, InContainer, "ours"},
 		{Fetch, InContainer, OnHost, "ours"},
+		{Install, InContainer, OnHost, "ours"},
 	} {
 		w := newToy()
 		if test.from == OnHost && test.verb == Disable {

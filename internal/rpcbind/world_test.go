@@ -67,14 +67,19 @@ func (w *toy) pid() int {
 // install is what the distribution's packages do: units, of which rpcbind's are enabled and started, and one sm-notify.
 func (w *toy) install() {
 	w.installed = true
-	w.units[statdUnit] = host.Unit{Load: "loaded", Active: "inactive", File: "static"}
-	w.units[notifyUnit] = w.units[statdUnit]
+	for _, name := range []string{statdUnit, notifyUnit} {
+		if !w.units[name].Masked() {
+			w.units[name] = host.Unit{Load: "loaded", Active: "inactive", File: "static"}
+		}
+	}
 	for _, name := range []string{socketUnit, rpcUnit} {
 		if w.units[name].Load == "not-found" {
 			w.units[name] = host.Unit{Load: "loaded", Active: "inactive", File: "enabled"}
 		}
 	}
-	w.notify("host")
+	if !w.units[notifyUnit].Masked() {
+		w.notify("host")
+	}
 	_ = w.start(socketUnit)
 	_ = w.start(rpcUnit)
 }
@@ -345,6 +350,14 @@ func (w *toy) doUnits(step Step) error {
 			}
 		case Mask:
 			u.Load, u.File = "masked", "masked"
+		case Hold:
+			if u.File != "masked" {
+				u.Load, u.File = "masked", "masked-runtime"
+			}
+		case Release:
+			if u.File == "masked-runtime" {
+				u.Load, u.File = "loaded", map[bool]string{true: "static", false: "enabled"}[name == statdUnit || name == notifyUnit]
+			}
 		case Enable:
 			u.File = "enabled"
 		case Disable:

@@ -712,11 +712,21 @@ scenario_stale_lists() {
   message "cannot download packages for this host"
   check "the container" "$(in_node docker inspect -f '{{.State.Status}}' nfs_rpcbind)" running
   answers
-  sh_node 'cd /srv/archive && mv /root/away/rpcbind_*.deb rpcbind-newer.deb && sed -i "s,^Filename: ./rpcbind_.*,Filename: ./rpcbind-newer.deb," Packages'
+  # They are at hand, and dpkg fails.
+  sh_node 'mv /root/away/rpcbind_*.deb /srv/archive; printf "DPkg::Pre-Invoke {\"exit 1\";};\n" >/etc/apt/apt.conf.d/broken'
+  module '{"mode": "host"}'
+  reports true true host
+  message "cannot install packages on this host"
+  check "the container" "$(in_node docker inspect -f '{{.State.Status}}' nfs_rpcbind)" running
+  answers
+  sh_node 'rm /etc/apt/apt.conf.d/broken; cd /srv/archive && mv rpcbind_*.deb rpcbind-newer.deb && sed -i "s,^Filename: ./rpcbind_.*,Filename: ./rpcbind-newer.deb," Packages'
   module '{"mode": "host"}'
   reports false true host
   answers
   check "the servers it watches" "$(in_node ls /var/lib/nfs/sm)" "$server"
+  check "units that are masked still" "$(sh_node 'systemctl list-unit-files --state=masked-runtime,masked --no-legend | grep -c rpc')" 0
+  module '{"mode": "host"}'
+  reports false false host
   silent
 }
 
