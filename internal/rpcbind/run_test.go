@@ -289,6 +289,11 @@ func TestWhatCannotBeTakenAwayStopsNothing(t *testing.T) {
 			if w.rpcbind == nil || w.rpcbind.home != test.runs || len(w.statds) != 1 || len(w.harm) > 0 {
 				t.Fatalf("%s: rpcbind %v, %d statds, harm %v", test.verb, w.rpcbind, len(w.statds), w.harm)
 			}
+			if test.from == InContainer { // back to where it was
+				if r, err := carryOut(t.Context(), w, options(InContainer), ansible.Call{}); err != nil || !r.Statd.Running || len(w.harm) > 0 {
+					t.Errorf("%s, and back: %v, harm %v", test.verb, err, w.harm)
+				}
+			}
 		}
 		if _, err := carryOut(t.Context(), w, options(test.to), ansible.Call{}); err != nil || len(w.harm) > 0 {
 			t.Errorf("%s, at last: %v, harm %v", test.verb, err, w.harm)
