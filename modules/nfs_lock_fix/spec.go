@@ -17,7 +17,7 @@ var spec = ansible.Spec{
 		Secret: sftpset.HoldsPassword,
 		Description: []string{
 			"Folder with C(manifest.yml) and the .deb files it names, on the controller, or on the target with C(remote_src=true).",
-			"Or C(sftp://USER@HOST[:PORT]/PATH), a folder that the target itself fetches from an SFTP server: what its store lacks, and of that what its containers need.",
+			"Or C(sftp://USER@HOST[:PORT]/PATH), a folder that the target itself fetches from, what its store lacks and its containers need.",
 			"The path is absolute there. In it C(%), C(?), C(#) and C(@) are written C(%25), C(%3F), C(%23) and C(%40). An IPv6 address stands in brackets.",
 			"An address with a password in it is refused. So is a server whose host key the target does not know.",
 			"Required with C(state=present).",
@@ -52,7 +52,7 @@ var spec = ansible.Spec{
 	"sftp_known_hosts_file": {
 		Type: ansible.Path,
 		Description: []string{
-			"File on the target with the server's host keys, for C(sftp://), in the form of OpenSSH's C(known_hosts). An unknown, changed or revoked key is always an error.",
+			"File on the target with the server's host keys, for C(sftp://), as OpenSSH's C(known_hosts). An unknown, changed or revoked key is an error.",
 			"By default C(~/.ssh/known_hosts) of the user that the task runs as, which is root's, and C(/etc/ssh/ssh_known_hosts).",
 		},
 	},

@@ -56,7 +56,8 @@ def would_build(folder):
     """What check mode rests on: the recipe's own word, in a container that can only read the folder."""
     mounts = ["-v", f"{ROOT}/roles/qemu_patched_build/files:/in:ro", "-v", f"{folder}:/out:ro"]
     command = ["docker", "run", "--rm", "--user", "root", "--network", "none", "--entrypoint", "bash", *mounts, IMAGE]
-    done = subprocess.run([*command, "/in/build-patch-set.sh", "--out", "/out", "--also", ",".join(ALSO), "--check"], capture_output=True, text=True, check=False)
+    asked = [*command, "/in/build-patch-set.sh", "--out", "/out", "--also", ",".join(ALSO), "--check"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 3), done.stderr
     return done.returncode == 3
 

@@ -119,7 +119,8 @@ def test_a_build_replaces_all_of_its_platform_in_the_manifest_and_nothing_else(t
 
 
 def test_progress_is_told_in_steps_and_percent(tmp_path):
-    code, said = bash('steps=9; step fetch "it"; step_number=3; step compile "it"; progress 62 100; progress 63 100; progress 100 100; progress 120 100', tmp_path)
+    counts = "progress 62 100; progress 63 100; progress 100 100; progress 120 100"
+    code, said = bash(f'steps=9; step fetch "it"; step_number=3; step compile "it"; {counts}', tmp_path)
     assert code == 0
     told = [line for line in said.splitlines() if "/" in line]
     assert told == ["1/9 fetch: it", "4/9 compile: it", "4/9 compile 62 %", "4/9 compile 100 %", "4/9 compile 100 %"]

@@ -6,6 +6,8 @@
 # version plus a suffix, and it still provides the version that companions (qemu-block-extra, qemu-system-*) demand exactly.
 #
 # Here are the options and the steps in their order; each step's work is in a file of recipe/.
+#
+# shellcheck disable=SC2034,SC2154 # the variables are shared with the files of the recipe
 set -euo pipefail
 shopt -s inherit_errexit
 
