@@ -1,0 +1,327 @@
+"""The data of a report on file locks: what nfs_lock_info and nfs_lock_fix said of each host, put in order.
+
+What comes from a host is not believed to have the shape that the modules document. It is copied to plain values, cut to size,
+and what is no row where rows are wanted is left out. Nothing is escaped here: each form of the report does that for itself.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+
+TEXT_MAX = 4096  # characters of a text that is kept
+ROWS_MAX = 2000  # rows of a list that are kept
+DEPTH_MAX = 8
+
+# Verdicts of nfs_lock_info, the worst first.
+VERDICTS = (
+    "rpcbind_missing",
+    "statd_missing",
+    "statd_dead",
+    "hangs",
+    "server_no_nlm",
+    "callback_blocked",
+    "locks_refused",
+    "ofd_unsupported",
+    "nolock_mount",
+    "held",
+    "unknown",
+    "ok",
+)
+
+# What a host comes to, and how that is said: what needs a hand first, then what needs none.
+STATUSES = {
+    "unreachable": "unreachable",
+    "failed": "failed",
+    "no_result": "not looked at",
+    "rpcbind": "needs rpcbind",
+    "nfsv4": "needs NFSv4",
+    "server": "server or network",
+    "patch": "needs the patch",
+    "holder": "lock is held",
+    "look": "unclear",
+    "patched": "patched",
+    "ok": "ok",
+}
+QUIET = ("patched", "ok")
+
+FIXES = {
+    "rpcbind_ensure": "rpcbind",
+    "nfsv4": "nfsv4",
+    "server": "server",
+    "patch": "patch",
+    "holder": "holder",
+    "look": "look",
+}
+
+# The commands that nfs_lock_info gives as cures. A host that was taken over could hand the operator any other one to copy.
+COMMANDS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"ansible HOST -b -m nfslock\.kolla\.rpcbind_ensure",
+        r"rpcinfo -T tcp HOST 100024 && rpcinfo -T tcp HOST 100021",
+        r"ansible-playbook -i INVENTORY -l HOST nfslock\.kolla\.fix -e nfs_lock_fix_patch_set=FOLDER",
+        r"virsh domstate '(?:[^'\x00-\x1f\x7f-\x9f]|'\\'')*'",
+    )
+)
+
+# Columns of the matrix, in this order; others follow by name.
+FIRST_COLUMNS = ("host", "nova_libvirt", "nova_compute", "cinder_volume", "cinder_backup", "cinder_api", "cinder_scheduler")
+
+
+def collect(hostvars, hosts, variable="nfs_lock_info_result", fix_variable="nfs_lock_fix_result", time=""):
+    """The whole report. Each of hosts is in it, also one that gave no result."""
+    rows = [read_host(str(name), *results_of(hostvars, name, variable, fix_variable)) for name in dict.fromkeys(hosts)]
+    rows.sort(key=lambda row: natural(row["host"]))
+    counts = dict.fromkeys(STATUSES, 0)
+    for row in rows:
+        counts[row["status"]] += 1
+    return {
+        "schema": 1,
+        "time": str(time),
+        "summary": {"hosts": len(rows), **counts},
+        "columns": columns(rows),
+        "hosts": rows,
+    }
+
+
+def results_of(hostvars, name, *variables):
+    try:
+        known = hostvars[name]
+    except KeyError:
+        known = {}
+    return [known.get(variable) for variable in variables]
+
+
+def natural(name):
+    """compute10 after compute9."""
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.findall(r"[0-9]{1,18}|[^0-9]+", name)], name
+
+
+class Copy:
+    """Plain values from what a host returned: no templates, no tags, no lists without end."""
+
+    def __init__(self):
+        self.cut = False  # whether something was too long
+
+    def value(self, value, depth=0):
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            return int(value) if abs(value) < 1 << 53 else str(int(value) if abs(value) < 1 << 1024 else "a very large number")
+        if isinstance(value, float):
+            number = float(value)
+            return number if number - number == 0 else None  # neither infinite nor NaN
+        if depth == DEPTH_MAX:
+            self.cut = True
+            return None
+        if isinstance(value, Mapping):
+            self.cut |= len(value) > ROWS_MAX
+            return {self.text(key): self.value(value[key], depth + 1) for key in list(value)[:ROWS_MAX]}
+        if isinstance(value, (list, tuple)):
+            self.cut |= len(value) > ROWS_MAX
+            return [self.value(item, depth + 1) for item in value[:ROWS_MAX]]
+        return self.text(value)
+
+    def text(self, value):
+        # Strings that are no Unicode, such as lone surrogates, could not be written.
+        text = str(value).encode("utf-8", "replace").decode("utf-8")
+        if len(text) > TEXT_MAX:
+            self.cut = True
+            text = text[:TEXT_MAX] + "…"
+        return text
+
+
+def text(row, key):
+    value = row.get(key)
+    return value if isinstance(value, str) else "" if value is None or isinstance(value, (dict, list)) else str(value)
+
+
+def number(row, key):
+    value = row.get(key)
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
+
+
+def flag(row, key):
+    return row.get(key) is True
+
+
+def rows_of(row, key):
+    value = row.get(key)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def row_of(row, key):
+    value = row.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def texts_of(row, key):
+    value = row.get(key)
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def texts(row, *keys):
+    return {key: text(row, key) for key in keys}
+
+
+def read_host(name, info, fix):
+    copy = Copy()
+    known = isinstance(info, Mapping)
+    result = copy.value(info) if known else {}
+    fixed = read_fix(copy.value(fix)) if isinstance(fix, Mapping) else None
+    packages = [read_packages(row) for row in rows_of(result, "packages")]
+    mounts = [read_mount(row, name) for row in rows_of(result, "mounts")]
+    row = {
+        "host": name,
+        "status": "",
+        "verdict": verdict(result) if result.get("verdict") else "",
+        "reason": text(result, "reason"),
+        "evidence": texts_of(result, "evidence"),
+        "cure": read_cure(row_of(result, "cure"), name),
+        "containers": containers(mounts, packages),
+        "mounts": mounts,
+        "packages": packages,
+        "stale_guests": [
+            {"pid": number(guest, "pid"), "guest": text(guest, "guest"), "locks": number(guest, "locks"), "advice": text(guest, "advice")}
+            for guest in rows_of(result, "stale_guests")
+        ],
+        "drift": [texts(drift, "container", "kind", "was", "is", "message") for drift in rows_of(result, "drift")],
+        "findings": [
+            {**texts(finding, "kind", "message", "file"), "line": number(finding, "line")} for finding in rows_of(result, "findings")
+        ],
+        "services": {service: read_service(row_of(result, service)) for service in ("rpcbind", "statd") if service in result},
+        "stuck_probes": [{"pid": number(left, "pid"), "device": text(left, "device")} for left in rows_of(result, "stuck_probes")],
+        "engine": texts(row_of(result, "engine"), "name", "version", "error"),
+        "took_ms": number(result, "took_ms"),
+        "fix": fixed,
+        "cut": copy.cut,
+    }
+    row["status"] = host_status(row, result, known)
+    if row["status"] in ("unreachable", "failed"):
+        failure = text(result, "msg")
+        if not flag(result, "failed") and not flag(result, "unreachable"):
+            failure = "the fix failed: " + fixed["msg"]
+        row["reason"] = failure or "no reason was given"
+    elif row["status"] == "no_result":
+        row["reason"] = "there is no result of this host: it was not asked, or could not be reached before"
+    return row
+
+
+def host_status(row, result, known):
+    if not known:
+        return "no_result"
+    if flag(result, "unreachable"):
+        return "unreachable"
+    if flag(result, "failed") or row["fix"] and row["fix"]["failed"]:
+        return "failed"
+    if flag(result, "skipped") or not text(result, "verdict"):
+        return "no_result"
+    status = FIXES.get(row["cure"]["fix"])
+    if status:
+        return status
+    if row["verdict"] not in ("ok", "locks_refused", "ofd_unsupported"):
+        return "look"  # a bad verdict without a cure is not from our module
+    return "patched" if any(packet["qemu"] == "patched" for packet in row["packages"]) else "ok"
+
+
+def verdict(row):
+    found = text(row, "verdict")
+    return found if found in VERDICTS else "unknown"
+
+
+def read_cure(cure, host):
+    command = text(cure, "command")
+    known = any(pattern.fullmatch(command) for pattern in COMMANDS)
+    if known and not command.startswith("virsh "):
+        command = re.sub(r"\bHOST\b", lambda _match: shlex.quote(host), command)
+    return {**texts(cure, "fix", "text"), "command": command, "command_known": known}
+
+
+def read_mount(row, host):
+    probes = row_of(row, "probes")
+    return {
+        **texts(row, "container", "path", "source", "fstype", "vers", "options", "probed", "reason"),
+        "image": flag(row, "image"),
+        "verdict": verdict(row),
+        "evidence": texts_of(row, "evidence"),
+        "probes": {
+            kind: {**texts(row_of(probes, kind), "result", "errno", "detail"), "ms": number(row_of(probes, kind), "ms")}
+            for kind in ("ofd", "posix", "flock")
+            if row_of(probes, kind)
+        },
+        "cure": read_cure(row_of(row, "cure"), host),
+        "holders": [
+            {"pid": number(holder, "pid"), **texts(holder, "program", "guest", "container", "kind", "bytes")}
+            for holder in rows_of(row, "holders")
+        ],
+    }
+
+
+def read_packages(row):
+    return {
+        **texts(row, "container", "id", "image", "state", "distribution", "qemu", "variant", "seccomp", "error"),
+        "installed": [
+            {**texts(packet, "name", "version"), "patched": flag(packet, "patched"), "held": flag(packet, "held")}
+            for packet in rows_of(row, "installed")
+        ],
+    }
+
+
+def read_service(row):
+    return {**texts(row, "state", "detail", "where"), "answers_ms": number(row, "answers_ms")}
+
+
+def read_fix(result):
+    """What nfs_lock_fix said, if it ran."""
+    return {
+        "failed": flag(result, "failed") or flag(result, "unreachable"),
+        "changed": flag(result, "changed"),
+        "msg": text(result, "msg"),
+        "containers": [
+            {
+                **texts(row, "name", "status"),
+                "error": text(row_of(row, "error"), "message"),
+                "hint": text(row_of(row, "error"), "hint"),
+            }
+            for row in rows_of(result, "containers")
+        ],
+    }
+
+
+def containers(mounts, packages):
+    """One row for each container of a host, with the worst verdict of its mounts; "none" without a mount."""
+    found = {}
+    for packet in packages:
+        found[packet["container"]] = {"name": packet["container"], "verdict": "none", "mounts": 0, "qemu": packet["qemu"], "variant": packet["variant"]}
+    for mount in mounts:
+        row = found.setdefault(
+            mount["container"], {"name": mount["container"], "verdict": "none", "mounts": 0, "qemu": "", "variant": ""}
+        )
+        row["mounts"] += 1
+        row["verdict"] = worse(row["verdict"], mount["verdict"])
+    return sorted(found.values(), key=lambda row: order_of(row["name"]))
+
+
+def worse(one, other):
+    order = (*VERDICTS, "none")
+    return min(one, other, key=order.index)
+
+
+def order_of(name):
+    return (FIRST_COLUMNS.index(name), "") if name in FIRST_COLUMNS else (len(FIRST_COLUMNS), name)
+
+
+def columns(rows, most=7):
+    """The matrix's columns, which are names of containers; more than most of them share the last column, named ""."""
+    counts = {}
+    for row in rows:
+        for container in row["containers"]:
+            counts[container["name"]] = counts.get(container["name"], 0) + 1
+    names = sorted(counts, key=order_of)
+    if len(names) <= most:
+        return names
+    # Those that most hosts have: one host's odd names must not push out everybody's.
+    kept = sorted(names, key=lambda name: (name not in FIRST_COLUMNS, -counts[name], name))[: most - 1]
+    return [name for name in names if name in kept] + [""]

