@@ -87,10 +87,7 @@ def collect(hostvars, hosts, variable="nfs_lock_info_result", fix_variable="nfs_
 
 
 def results_of(hostvars, name, *variables):
-    try:
-        known = hostvars[name]
-    except KeyError:
-        known = {}
+    known = hostvars[name] if name in hostvars else {}
     return [known.get(variable) for variable in variables]
 
 

@@ -22,13 +22,11 @@ FLAGS = (
 
 
 class Browser:
-    def __init__(self, javascript=True):
+    def __init__(self):
         self.profile = tempfile.mkdtemp(prefix="nfslock-chromium-")
         options = Options()
         for flag in (*FLAGS, f"--user-data-dir={self.profile}"):
             options.add_argument(flag)
-        if not javascript:
-            options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         options.binary_location = shutil.which("chromium")
         self.driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# The report: the playbook with the oldest and the newest ansible-core, promtool, and the page in Debian's Chromium. Installs what is missing.
+# Arguments go to pytest: --update writes the golden files anew, --screenshots DIR the README's pictures.
+set -euo pipefail
+root="$(cd "$(dirname "$0")/../.." && pwd)"
+# shellcheck source=tests/ansible/venv.sh
+. "$root/tests/ansible/venv.sh"
+command -v chromedriver >/dev/null && command -v promtool >/dev/null || "$root/tests/integration/apt-install.sh" chromium chromium-driver prometheus
+
+scratch="$(mktemp -d)"
+trap 'rm -rf "$scratch"' EXIT
+mkdir -p "$scratch/ansible_collections/nfslock"
+ln -s "$root" "$scratch/ansible_collections/nfslock/kolla"
+
+# try CORE PYTHON TEST ARGUMENT...
+try() {
+    local core="$1" python="$2" interpreter bin
+    interpreter="$(python_of "$python")"
+    if [ -z "$interpreter" ]; then
+        echo "== ansible-core $core is left out: python$python with its venv module is missing" >&2
+        return
+    fi
+    echo "== $3, ansible-core $core, Python $python"
+    bin="$(venv "report-$core-py$python" "$interpreter" "ansible-core==$core" pytest==9.2.0 selenium==4.36.0)"
+    PYTHONPATH="$scratch" PYTHONDONTWRITEBYTECODE=1 "$bin/python" -m pytest -q -p no:cacheprovider --rootdir "$root/tests/report" \
+        "${@:4}" "$root/tests/report/$3" </dev/null
+    ran=$((ran + 1))
+}
+
+ran=0
+for python in 3.13 3.12 3.11; do # the browser does not care for ansible-core's version
+    [ -n "$(python_of $python)" ] && break
+done
+core=2.21.5
+[ "$python" != 3.11 ] || core=2.19.14
+try "$core" "$python" test_page.py -rP "$@"
+try 2.14.18 3.11 test_role.py "$@"
+try 2.21.5 3.13 test_role.py "$@"
+[ "$ran" -gt 1 ]

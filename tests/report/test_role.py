@@ -1,0 +1,149 @@
+"""The playbook report with real ansible-core, on hosts that return what the tests want."""
+
+import json
+import os
+import pathlib
+import re
+import stat
+import subprocess
+
+import hostvars
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+ROLE = ROOT / "roles" / "nfs_lock_report"
+FORMS = ("html", "json", "md")
+
+
+def plain(text):
+    """Without what differs by ansible-core's version, and without the page's own style and script."""
+    text = re.sub(r"(Task failed: )?Failed to connect to the host via ssh: [^<\"\n]*?refused", "no route", text)
+    text = re.sub(r"(?s)<style>.*</style>", "<style></style>", text)
+    text = re.sub(r"(?s)<script>.*?</script>", "<script></script>", text)
+    return re.sub(r"sha256-[0-9A-Za-z+/=]+", "sha256-", text)
+
+
+def promtool(*arguments, text=None):
+    return subprocess.run(["promtool", *map(str, arguments)], input=text, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_every_form_is_as_it_should_be_and_a_second_run_changes_nothing(fleet, golden):
+    hosts = fleet({host: result for host, result in hostvars.TYPICAL.items() if result is not None})
+    named = ("-e", json.dumps({"nfs_lock_report_hosts": list(hostvars.TYPICAL)}))  # storage2 is not in the inventory
+
+    recap = hosts.run("--check", *named)
+    assert recap["compute1"]["changed"] == 3, "the folder, the files, the metrics"
+    assert not hosts.reports.exists() and not hosts.textfile("compute1").exists(), "check mode has written"
+
+    recap = hosts.run(*named)
+    assert {host: row["changed"] for host, row in recap.items()} == {
+        "compute1": 3, "compute2": 1, "compute3": 1, "compute4": 0, "compute10": 1, "storage1": 1,
+    }  # fmt: skip
+    for form in FORMS:
+        golden(f"nfs-lock-report.{form}", plain(hosts.report(form)))
+        assert stat.S_IMODE((hosts.reports / f"nfs-lock-report.{form}").stat().st_mode) == 0o644
+    for host in ("compute2", "compute3", "storage1"):
+        found = hosts.textfile(host).read_text(encoding="utf-8")
+        golden(f"{host}.prom", re.sub(r"(?m)^(nfs_lock_probe_timestamp_seconds) \d{10}$", r"\1 1700000000", found))
+        checked = promtool("check", "metrics", text=found)
+        assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+        assert stat.S_IMODE(hosts.textfile(host).stat().st_mode) == 0o644
+
+    before = {form: hosts.report(form) for form in FORMS}
+    old = hosts.textfile("compute1")
+    os.utime(old, (1, 1))
+    old.write_text(re.sub(r"(?m)^(nfs_lock_probe_timestamp_seconds) .*$", r"\1 1", old.read_text(encoding="utf-8")), encoding="utf-8")
+    recap = hosts.run(*named)
+    assert not any(row["changed"] for row in recap.values())
+    assert before == {form: hosts.report(form) for form in FORMS}
+    assert "timestamp_seconds 1\n" not in old.read_text(encoding="utf-8"), "an alert on old metrics needs the new time"
+
+    hosts.results["compute2"] = hostvars.well()
+    hosts.write()
+    recap = hosts.run("--check", *named)
+    assert (recap["compute1"]["changed"], recap["compute2"]["changed"]) == (1, 1)
+    assert before == {form: hosts.report(form) for form in FORMS}
+
+
+def test_hostile_results_stay_text(fleet):
+    pathlib.Path("/tmp/nfslock-injected").unlink(missing_ok=True)
+    odd = hostvars.hostile()
+    hosts = fleet({"compute1": odd, "compute2": hostvars.SHAPELESS})
+    hosts.run()
+    assert not pathlib.Path("/tmp/nfslock-injected").exists(), "a host's text was taken for a template"
+    report = json.loads(hosts.report("json"))
+    first = report["hosts"][0]
+    assert {guest["guest"] for guest in first["stale_guests"]} >= {attack for attack in hostvars.ATTACKS if len(attack) < 4096 and "\ud800" not in attack}
+    assert first["cut"] and not first["cure"]["command_known"]
+    assert report["hosts"][1]["host"] == "compute2"
+
+    page = hosts.report("html")
+    assert page.count("<script") == 2 and page.count("</script") == 2 and "<img" not in page and "<!--" not in page
+    for text in (page, hosts.report("md")):
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u200b\u202e\u2028\u2029\ufeff]", text)
+    for line in hosts.report("md").splitlines():
+        bare = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", re.sub(r"<code>[^<]*</code>", "", line))
+        assert not re.search(r"(?<!\\)[<`\[*]", re.sub(r"^\*\*|\*\*\d+\*\*|^- ", "", bare)), line
+    checked = promtool("check", "metrics", text=hosts.textfile("compute1").read_text(encoding="utf-8"))
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_each_variable_is_in_the_readme():
+    import yaml
+
+    options = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]["main"]["options"]
+    defaults = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text(encoding="utf-8"))
+    text = (ROLE / "README.md").read_text(encoding="utf-8")
+    assert options.keys() == defaults.keys()
+    for name in options:
+        assert f"`{name}`" in text
+
+
+def test_every_metric_is_in_the_readme_and_every_one_of_the_rules_exists():
+    written = set(re.findall(r'"(nfs_lock_[a-z_]+)"', (ROOT / "plugins" / "plugin_utils" / "lock_metrics.py").read_text(encoding="utf-8")))
+    text = (ROLE / "README.md").read_text(encoding="utf-8")
+    for name in written:
+        assert f"`{name}" in text, name
+    rules = (ROLE / "files" / "nfs-lock.rules.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r"\bnfs_lock_[a-z_]+", rules)) <= written
+
+
+def test_the_rules_are_rules_and_fire():
+    for arguments in (("check", "rules", ROLE / "files" / "nfs-lock.rules.yml"), ("test", "rules", ROOT / "tests" / "report" / "rules.test.yml")):
+        checked = promtool(*arguments)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_verdicts_cures_and_commands_are_those_of_the_program():
+    from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_report
+
+    go = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "internal" / "lockprobe").glob("[a-z]*.go") if not path.name.endswith("_test.go"))
+    values = dict(re.findall(r'(\w+)\s+Verdict\s+= "([a-z_]+)"', go))
+    order = re.search(r"var worstFirst = \[\]Verdict\{([^}]*)\}", go)[1]
+    assert tuple(values[name] for name in re.findall(r"\w+", order)) == lock_report.VERDICTS
+    assert set(re.findall(r'\bFix\s+= "([a-z_0-9]+)"', go)) == {"none", *lock_report.FIXES}
+    commands = re.findall(r'Command\s+= "([^"]+)"', go)
+    assert len(commands) >= 3
+    for command in commands:
+        assert any(pattern.fullmatch(command) for pattern in lock_report.COMMANDS), command
+    assert any(pattern.fullmatch("virsh domstate 'it'\\''s'") for pattern in lock_report.COMMANDS)
+    assert not any(pattern.fullmatch("virsh domstate 'a'; rm -rf /'") for pattern in lock_report.COMMANDS)
+
+
+@pytest.mark.parametrize("count, columns", [(7, 7), (8, 7)])
+def test_a_matrix_has_at_most_seven_columns(count, columns):
+    from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_report
+
+    one = hostvars.well()
+    one["packages"] = []
+    one["mounts"] = [{**one["mounts"][0], "container": f"c{number}"} for number in range(count)]
+    report = lock_report.collect(hostvars.hostvars({"a": one}), ["a"])
+    assert len(report["columns"]) == columns
+    assert len(report["hosts"][0]["containers"]) == count
+
+
+def test_a_name_cannot_make_a_command_of_its_own():
+    from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_report
+
+    report = lock_report.collect(hostvars.hostvars({"a; reboot": hostvars.needs_rpcbind()}), ["a; reboot"])
+    assert report["hosts"][0]["cure"]["command"] == "ansible 'a; reboot' -b -m nfslock.kolla.rpcbind_ensure"
