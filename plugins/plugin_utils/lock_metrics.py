@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import VERDICTS, read_host, worse
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report_text import visible
 
 VOLATILE = re.compile(r"(?m)^nfs_lock_\w*(?:timestamp|duration)_seconds.*\n")
 
@@ -95,6 +96,7 @@ class Textfile:
 
 
 def escaped(text):
+    text = "\n".join(visible(line) for line in text.split("\n"))  # the format has a word for no other character that cannot be seen
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 

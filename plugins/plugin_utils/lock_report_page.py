@@ -9,7 +9,7 @@ import json
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import QUIET, STATUSES, VERDICTS, worse
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import STATUSES, VERDICTS, worse
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report_text import visible_all
 
 # A shape beside the word, so that colour is never all there is. By what is to be done, not by verdict.
@@ -40,7 +40,7 @@ def page(report, template, style, script):
         script=inline(script),
         style_hash=csp_hash(inline(style)),
         script_hash=csp_hash(inline(script)),
-        data=inline(script_json({"hosts": report["hosts"], "statuses": STATUSES, "tones": TONES, "shapes": SHAPES, "quiet": QUIET})),
+        data=inline(script_json(packed({"hosts": report["hosts"], "statuses": STATUSES, "tones": TONES, "shapes": SHAPES}))),
     )
 
 
@@ -68,6 +68,31 @@ def together(rows):
     for row in rows:
         worst = worse(worst, row["verdict"])
     return {"name": "", "verdict": worst, "mounts": sum(row["mounts"] for row in rows), "qemu": "", "variant": ""}
+
+
+def packed(value):
+    """The value with everything that stands in it more than once written once: hosts of a cloud say much the same.
+
+    values has plain values as they are, a list as [-1, item, ...], and a dictionary as [keys, item, ...], where keys is a place in
+    shapes and an item the place of a value before it. The last value is the whole.
+    """
+    values, places, shapes = [], {}, {}
+
+    def place(item):
+        if isinstance(item, dict):
+            row = (shapes.setdefault(tuple(item), len(shapes)), *(place(part) for part in item.values()))
+        elif isinstance(item, list):
+            row = (-1, *(place(part) for part in item))
+        else:
+            row = item
+        key = (type(item), row)  # 1, 1.0 and true are equal to Python
+        if key not in places:
+            places[key] = len(values)
+            values.append(row)
+        return places[key]
+
+    place(value)
+    return {"shapes": list(shapes), "values": values}
 
 
 def script_json(value):

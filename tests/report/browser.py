@@ -30,6 +30,7 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         options.binary_location = shutil.which("chromium")
         self.driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+        self.command("Performance.enable", timeDomain="threadTicks")
         self.driver.set_page_load_timeout(120)
         self.driver.set_script_timeout(120)
 
@@ -53,6 +54,11 @@ class Browser:
 
     def run(self, script, *arguments):
         return self.driver.execute_script(script, *arguments)
+
+    def processor_ms(self):
+        """What the page's thread has had of the processor, for all its pages."""
+        metrics = {row["name"]: row["value"] for row in self.command("Performance.getMetrics")["metrics"]}
+        return metrics["TaskDuration"] * 1000
 
     def messages(self):
         return [entry["message"] for entry in self.driver.get_log("browser")]

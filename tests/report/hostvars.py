@@ -1,6 +1,7 @@
 """Results of nfs_lock_info as hosts return them, for the tests of the report: typical ones, hostile ones, and many."""
 
 import copy
+import random
 
 NFS = {"text": "Make rpcbind and rpc.statd live on this host; the mounts that exist recover at once.", "fix": "rpcbind_ensure",
        "command": "ansible HOST -b -m nfslock.kolla.rpcbind_ensure"}
@@ -197,11 +198,20 @@ def many(count=500):
     """count hosts with five containers and two mounts each."""
     names = ("nova_libvirt", "nova_compute", "cinder_volume", "cinder_backup", "cinder_scheduler")
     makers = (well, needs_rpcbind, well, patched, well, needs_patch, well)
+    chance = random.Random(1)
     fleet = {}
     for index in range(1, count + 1):
-        one = makers[index % len(makers)]()
-        one["mounts"] = [{**one["mounts"][side % len(one["mounts"])], "container": name, "path": f"{NOVA}{side}"} for name in names for side in range(2)]
-        one["packages"] = [{**one["packages"][0], "container": name} for name in names]
+        one = copy.deepcopy(makers[index % len(makers)]())
+        one["mounts"] = [
+            copy.deepcopy({**one["mounts"][side % len(one["mounts"])], "container": name, "path": f"/var/lib/nova/mnt/{chance.getrandbits(128):032x}"})
+            for name in names
+            for side in range(2)
+        ]
+        for row in one["mounts"]:
+            for kind in row["probes"].values():
+                kind["ms"] = round(chance.uniform(0.1, 2), 3)
+        one["packages"] = [{**one["packages"][0], "container": name, "id": f"{chance.getrandbits(48):012x}"} for name in names]
+        one["took_ms"] = round(chance.uniform(40, 90), 1)
         fleet[f"compute{index}"] = one
     fleet[f"compute{count}"] = UNREACHABLE
     return fleet

@@ -241,23 +241,31 @@ def test_a_keyboard_is_enough(browser, pages, width):
     assert browser.run("return document.activeElement.ariaExpanded") == "false"
 
 
-def test_five_hundred_hosts_are_there_at_once(browser, pages):
+def test_five_hundred_hosts_are_there_within_a_second(browser, pages):
     def load(page):
+        """Milliseconds of the clock, of the page's script, and of the processor, which a busy machine does not lengthen."""
+        before = browser.processor_ms()
         browser.open(page)
-        return browser.run("const n = performance.getEntriesByType('navigation')[0]; return [n.loadEventEnd, performance.getEntriesByName('script')[0].duration]")
+        whole, script = browser.run(
+            "const n = performance.getEntriesByType('navigation')[0]; return [n.loadEventEnd, performance.getEntriesByName('script')[0].duration]"
+        )
+        return whole, script, browser.processor_ms() - before
 
-    small = min(load(pages["typical"])[0] for _try in range(3))
-    whole, script = min(load(pages["many"]) for _try in range(3))
+    whole, script, processor = min(load(pages["many"]) for _try in range(3))
     filtering, opening = browser.run(
         "const time = (f) => { const t = performance.now(); f(); document.body.offsetHeight; return performance.now() - t; };"
         "const field = document.getElementById('filter');"
         "return [time(() => { field.value = 'compute499'; field.dispatchEvent(new Event('input')); }), time(() => document.querySelector('tr:not([hidden]) .name').click())]"
     )
     size = pages["many"].stat().st_size / 1e6
-    print(f"\n500 hosts, 5 containers, 10 mounts each, {size:.1f} MB: {whole:.0f} ms, script {script:.0f} ms, first filter {filtering:.0f} ms, details {opening:.0f} ms; 7 hosts: {small:.0f} ms")
+    print(
+        f"\n500 hosts, 5 containers, 10 mounts each, {size:.1f} MB: {whole:.0f} ms by the clock, {processor:.0f} ms of the processor, "
+        f"script {script:.0f} ms, first filter {filtering:.0f} ms, details of one {opening:.0f} ms"
+    )
     assert len(shown(browser)) == 1
-    # A second, or on a machine that is busy with other things so much as the small page is late.
-    assert whole < max(1000, 20 * small)
+    assert processor > 20, "nothing was measured"
+    assert processor < 1000
+    assert whole < 5000
 
 
 def test_hostile_texts_stay_text(browser, pages):
@@ -269,7 +277,7 @@ def test_hostile_texts_stay_text(browser, pages):
     tags = set(browser.run("return [...document.querySelectorAll('*')].map(e => e.tagName.toLowerCase())"))
     assert not tags - set(
         "html head meta title style body a header h1 h2 h3 h4 h5 p main section ul li span div label input select option button table caption thead tbody tr th td "
-        "dl dt dd code pre strong script noscript".split()
+        "dl dt dd code pre strong script noscript wbr".split()
     )
     assert browser.run("return document.querySelectorAll('script').length") == 2
     assert browser.run("return [...document.querySelectorAll('a')].map(a => a.getAttribute('href'))") == ["#hosts"]

@@ -3,11 +3,22 @@
 (() => {
   const started = performance.now();
   const id = (name) => document.getElementById(name);
-  const data = JSON.parse(id("data").textContent);
+  const data = unpack(JSON.parse(id("data").textContent));
   const body = id("matrix").tBodies[0];
   const heads = [...id("matrix").tHead.rows[0].cells];
   const collator = new Intl.Collator("en", {numeric: true});
   const rows = [...body.rows].map((row, index) => ({row, index, host: data.hosts[index], detail: null, words: null}));
+
+  // What the page's author calls packed: each value was written once.
+  function unpack({shapes, values}) {
+    const found = [];
+    for (const value of values) {
+      if (!Array.isArray(value)) found.push(value);
+      else if (value[0] < 0) found.push(value.slice(1).map((place) => found[place]));
+      else found.push(Object.fromEntries(shapes[value[0]].map((key, index) => [key, found[value[index + 1]]])));
+    }
+    return found.at(-1);
+  }
 
   function el(tag, properties, ...children) {
     const made = document.createElement(tag);
@@ -167,9 +178,9 @@
   }
   heads.forEach((head, column) => {
     const title = head.textContent;
-    const button = el("button", {type: "button"}, title);
+    const button = el("button", {type: "button"}, [...head.childNodes]);
     button.addEventListener("click", () => sort(column, head.getAttribute("aria-sort") === "ascending"));
-    head.replaceChildren(button);
+    head.append(button);
     id("sort").append(el("option", {value: String(column)}, title));
   });
   id("sort").addEventListener("change", () => sort(Number(id("sort").value), false));
