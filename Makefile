@@ -30,7 +30,7 @@ build-%:
 docs: ## the modules' documentation, from their argument specs
 	$(GO) test ./modules/... -run Documentation -update
 
-test: test-go test-python test-lab ## every test; installs what is missing on Debian and Ubuntu
+test: test-go test-python test-report test-lab ## every test; installs what is missing on Debian and Ubuntu
 
 test-go: ## Go: tables, testscript, race detector, a real OpenSSH server
 	tests/integration/apt-install.sh openssh-server openssh-client
@@ -38,6 +38,12 @@ test-go: ## Go: tables, testscript, race detector, a real OpenSSH server
 
 test-python: ## the action plugin
 	tests/unit/run.sh
+
+test-report: ## the report and its metrics: Ansible, promtool, and the page in Chromium
+	tests/report/run.sh
+
+screenshots: ## the README's pictures of the report, into docs/images
+	tests/report/run.sh --page --screenshots $(CURDIR)/docs/images -k screenshots
 
 test-lab: build ## the real engine, real containers, rebuilt packages; SHORT=yes leaves out seven minutes of faults
 	tests/integration/run.sh
@@ -86,4 +92,4 @@ lint: ## Go, shell, YAML, Ansible
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh' .ci/run)
 	tests/ansible/lint.sh
 
-.PHONY: help build docs test test-go test-python test-lab matrix host-profile releases arm64 soak demo bench patch-set patch-sets fuzz lint
+.PHONY: help build docs test test-go test-python test-report screenshots test-lab matrix host-profile releases arm64 soak demo bench patch-set patch-sets fuzz lint

@@ -1,5 +1,6 @@
 """Chromium without a screen, as Debian has it, that notes every request and every message of a page."""
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -30,7 +31,6 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
         options.binary_location = shutil.which("chromium")
         self.driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-        self.command("Performance.enable", timeDomain="threadTicks")
         self.driver.set_page_load_timeout(120)
         self.driver.set_script_timeout(120)
 
@@ -55,8 +55,20 @@ class Browser:
     def run(self, script, *arguments):
         return self.driver.execute_script(script, *arguments)
 
+    @contextlib.contextmanager
+    def fresh_tab(self):
+        """A tab of its own, whose count of the processor's time begins at nothing."""
+        first = self.driver.current_window_handle
+        self.driver.switch_to.new_window("tab")
+        self.command("Performance.enable", timeDomain="threadTicks")
+        try:
+            yield
+        finally:
+            self.driver.close()
+            self.driver.switch_to.window(first)
+
     def processor_ms(self):
-        """What the page's thread has had of the processor, for all its pages."""
+        """What the page of a fresh tab has had of the processor. Other programs do not lengthen it."""
         metrics = {row["name"]: row["value"] for row in self.command("Performance.getMetrics")["metrics"]}
         return metrics["TaskDuration"] * 1000
 

@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # The report: the playbook with the oldest and the newest ansible-core, promtool, and the page in Debian's Chromium. Installs what is missing.
-# Arguments go to pytest: --update writes the golden files anew, --screenshots DIR the README's pictures.
+# --page, first, leaves out all but the page. Other arguments go to pytest: --update writes the golden files anew, --screenshots DIR the
+# README's pictures.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/../.." && pwd)"
 # shellcheck source=tests/ansible/venv.sh
 . "$root/tests/ansible/venv.sh"
 command -v chromedriver >/dev/null && command -v promtool >/dev/null || "$root/tests/integration/apt-install.sh" chromium chromium-driver prometheus
+
+page_only=
+if [ "${1:-}" = --page ]; then
+    page_only=yes
+    shift
+fi
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
@@ -34,6 +41,7 @@ done
 core=2.21.5
 [ "$python" != 3.11 ] || core=2.19.14
 try "$core" "$python" test_page.py -rP "$@"
+[ -z "$page_only" ] || exit 0
 try 2.14.18 3.11 test_role.py "$@"
 try 2.21.5 3.13 test_role.py "$@"
 [ "$ran" -gt 1 ]
