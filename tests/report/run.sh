@@ -6,7 +6,9 @@ set -euo pipefail
 root="$(cd "$(dirname "$0")/../.." && pwd)"
 # shellcheck source=tests/ansible/venv.sh
 . "$root/tests/ansible/venv.sh"
-command -v chromedriver >/dev/null && command -v promtool >/dev/null || "$root/tests/integration/apt-install.sh" chromium chromium-driver prometheus
+if ! command -v chromium chromedriver promtool >/dev/null; then
+    "$root/tests/integration/apt-install.sh" chromium chromium-driver prometheus
+fi
 
 page_only=
 if [ "${1:-}" = --page ]; then
@@ -28,7 +30,7 @@ try() {
         return
     fi
     echo "== $3, ansible-core $core, Python $python"
-    bin="$(venv "report-$core-py$python" "$interpreter" "ansible-core==$core" pytest==9.2.0 selenium==4.36.0)"
+    bin="$(venv "report-$core-py$python" "$interpreter" "ansible-core==$core" pytest==9.2.0 selenium==4.36.0 markdown-it-py==4.3.0 linkify-it-py==2.2.0)"
     PYTHONPATH="$scratch" PYTHONDONTWRITEBYTECODE=1 "$bin/python" -m pytest -q -p no:cacheprovider --rootdir "$root/tests/report" \
         "${@:4}" "$root/tests/report/$3" </dev/null
     ran=$((ran + 1))
