@@ -6,7 +6,7 @@ set -euo pipefail
 root="$(cd "$(dirname "$0")/../.." && pwd)"
 # shellcheck source=tests/ansible/venv.sh
 . "$root/tests/ansible/venv.sh"
-if ! command -v chromium chromedriver promtool >/dev/null; then
+if ! command -v chromedriver >/dev/null || ! command -v promtool >/dev/null; then
     "$root/tests/integration/apt-install.sh" chromium chromium-driver prometheus
 fi
 
