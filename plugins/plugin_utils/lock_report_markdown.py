@@ -48,7 +48,8 @@ def section(host):
     lines = []
     for mount in host["mounts"]:
         if mount["verdict"] != "ok":
-            lines.append(f"- {code(mount['source'])} at {code(mount['path'])} in {code(mount['container'])}: {prose(mount['verdict'])}: {prose(mount['reason'])}")
+            where = f"{code(mount['source'])} at {code(mount['path'])} in {code(mount['container'])}"
+            lines.append(f"- {where}: {prose(mount['verdict'])}: {prose(mount['reason'])}")
     for guest in host["stale_guests"]:
         lines.append(f"- guest {code(guest['guest'])} (process {guest['pid']}) runs a replaced QEMU: {prose(guest['advice'])}")
     for drift in host["drift"]:

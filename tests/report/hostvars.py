@@ -129,7 +129,10 @@ def patched():
         [mount("cinder_volume", "/var/lib/cinder/mnt/juice", "JuiceFS:vol", "locks_refused", cure, "fuse.juicefs", "", "ENOSYS")],
         [packages("nova_libvirt", "patched", "fallback"), packages("cinder_volume", "patched", "fallback"), packages("cinder_backup", "stock")],
         stale_guests=[{"pid": 4711, "guest": "instance-0000002a", "locks": 6, "advice": "hard reboot or live-migrate it"}],
-        drift=[{"container": "cinder_backup", "kind": "recreated", "was": "77aa00bb", "is": "88cc11dd", "message": "kolla recreated it without the patch: run the fix again"}],
+        drift=[
+            {"container": "cinder_backup", "kind": "recreated", "was": "77aa00bb", "is": "88cc11dd",
+             "message": "kolla recreated it without the patch: run the fix again"},
+        ],
     )
 
 
@@ -163,7 +166,7 @@ ATTACKS = [
 ]
 
 
-def hostile():
+def hostile(attacks=tuple(ATTACKS)):
     """Every text of a result is an attack, by turns."""
     turn = 0
 
@@ -175,11 +178,11 @@ def hostile():
             return [poison(item) for item in value]
         if isinstance(value, str) and key not in ("verdict", "fix", "result"):
             turn += 1
-            return ATTACKS[turn % len(ATTACKS)]
+            return attacks[turn % len(attacks)]
         return value
 
     odd = poison(patched())
-    for attack in ATTACKS:
+    for attack in attacks:
         row = copy.deepcopy(odd["mounts"][0])
         row.update(container=attack, path=attack, source=attack)
         odd["mounts"].append(row)

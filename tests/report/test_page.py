@@ -21,7 +21,8 @@ HOSTILE = {"<b>evil</b>|`x`": hostvars.hostile(), "shapeless": hostvars.SHAPELES
 # For each text on the page: what it is, its contrast with what is behind it, and what WCAG 2.2 asks for.
 CONTRASTS = r"""
 const channels = (text) => { const n = text.match(/[\d.]+/g).map(Number); return {rgb: n.slice(0, 3), alpha: n.length > 3 ? n[3] : 1}; };
-const light = ({rgb}) => { const [r, g, b] = rgb.map((c) => { c /= 255; return c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4; }); return .2126 * r + .7152 * g + .0722 * b; };
+const linear = (c) => (c / 255 <= .03928 ? c / 255 / 12.92 : ((c / 255 + .055) / 1.055) ** 2.4);
+const light = ({rgb: [r, g, b]}) => .2126 * linear(r) + .7152 * linear(g) + .0722 * linear(b);
 function behind(element) {
   for (let one = element; one; one = one.parentElement) {
     const colour = channels(getComputedStyle(one).backgroundColor);
@@ -79,7 +80,10 @@ def browser(chromium):
 
 
 def shown(browser):
-    return browser.run("return [...document.querySelectorAll('#matrix > tbody > tr:not(.detail)')].filter(r => r.checkVisibility()).map(r => r.querySelector('.name').textContent)")
+    return browser.run(
+        "return [...document.querySelectorAll('#matrix > tbody > tr:not(.detail)')].filter(r => r.checkVisibility())"
+        ".map(r => r.querySelector('.name').textContent)"
+    )
 
 
 def open_all(browser):
@@ -117,7 +121,8 @@ def test_it_may_load_and_run_nothing(browser, pages, listener, tmp_path):
     """Not even if somebody's text were taken for markup. The same page without its policy shows that the attack works."""
     attack = f"""
         const where = "http://127.0.0.1:{listener.server_port}";
-        document.body.insertAdjacentHTML("beforeend", `<p onclick="window.injected = 1" id="p"></p><img src="${{where}}/image"><link rel="stylesheet" href="${{where}}/style">`);
+        document.body.insertAdjacentHTML("beforeend", `<p onclick="window.injected = 1" id="p"></p>
+            <img src="${{where}}/image"><link rel="stylesheet" href="${{where}}/style">`);
         const s = document.createElement("script"); s.textContent = "window.injected = 1"; document.body.append(s);
         document.getElementById("p").click();
         fetch(where + "/fetch", {{mode: "no-cors"}}).catch(() => {{}});
@@ -179,8 +184,15 @@ def test_every_column_sorts(browser, pages):
     heads[3].click()
     assert shown(browser)[:2] == ["compute2", "compute1"], "statd dead before ok"
     heads[4].click()
-    assert shown(browser)[:2] == ["compute3", "compute10"] or shown(browser)[:2] == ["compute10", "compute3"]
-    assert browser.run("return [...document.querySelectorAll('tr.detail')].every(d => d.previousElementSibling.querySelector('.name').textContent === d.querySelector('h3').textContent)")
+    assert shown(browser)[:3] == ["compute3", "compute10", "compute1"], "locks refused, twice, before ok"
+    assert browser.run(
+        "return [...document.querySelectorAll('tr.detail')]"
+        ".every(d => d.previousElementSibling.querySelector('.name').textContent === d.querySelector('h3').textContent)"
+    ), "details went elsewhere than their hosts"
+
+
+# What the page says in words of its own, or only the JSON has.
+WORDED = ("msg", "verdict", "fix", "recommended_fix", "kind", "result", "command", "was", "is", "id", "seccomp")
 
 
 def test_details_say_everything(browser, pages):
@@ -188,9 +200,17 @@ def test_details_say_everything(browser, pages):
     open_all(browser)
     text = browser.run("return document.getElementById('matrix').innerText")
     for result in hostvars.TYPICAL.values():
-        for words in every_text(result or {}, skip=("changed", "failed", "msg", "verdict", "fix", "recommended_fix", "kind", "result", "was", "is", "id", "seccomp", "command")):
+        for words in every_text(result or {}, skip=WORDED):
             assert words in text, words
-    for words in ("statd dead", "ofd refused (ENOLCK), 0.4 ms", "ansible compute2 -b -m nfslock.kolla.rpcbind_ensure", "/etc/kolla/cinder-volume/nfs_shares:1", "4711", "docker 24.0.7", "No route to host"):
+    for words in (
+        "statd dead",
+        "ofd refused (ENOLCK), 0.4 ms",
+        "ansible compute2 -b -m nfslock.kolla.rpcbind_ensure",
+        "/etc/kolla/cinder-volume/nfs_shares:1",
+        "4711",
+        "docker 24.0.7",
+        "No route to host",
+    ):
         assert words in text, words
 
 
@@ -218,7 +238,8 @@ def test_a_keyboard_is_enough(browser, pages, width):
     def focus():
         return browser.run(
             "const e = document.activeElement, s = getComputedStyle(e), b = e.getBoundingClientRect();"
-            "return {name: e.id || e.textContent, ring: s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2, box: [b.left >= 0, b.width > 0, b.bottom > 0]}"
+            "return {name: e.id || e.textContent, ring: s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2,"
+            " box: [b.left >= 0, b.width > 0, b.bottom > 0]}"
         )
 
     for _stop in range(40):
@@ -279,8 +300,8 @@ def test_hostile_texts_stay_text(browser, pages):
     assert browser.run("return window.alarm") is None
     tags = set(browser.run("return [...document.querySelectorAll('*')].map(e => e.tagName.toLowerCase())"))
     assert not tags - set(
-        "html head meta title style body a header h1 h2 h3 h4 h5 p main section ul li span div label input select option button table caption thead tbody tr th td "
-        "dl dt dd code pre strong script noscript wbr".split()
+        "html head meta title style body a header h1 h2 h3 h4 h5 p main section ul li span div label input select option button "
+        "table caption thead tbody tr th td dl dt dd code pre strong script noscript wbr".split()
     )
     assert browser.run("return document.querySelectorAll('script').length") == 2
     assert browser.run("return [...document.querySelectorAll('a')].map(a => a.getAttribute('href'))") == ["#hosts"]
@@ -314,7 +335,9 @@ def test_headings_go_down_by_one(browser, pages):
     levels = [int(level) for level in browser.run("return [...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map(h => h.tagName[1])")]
     assert levels.count(1) == 1 and levels[0] == 1 and len(levels) > 20
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
-    assert browser.run("return [...document.querySelectorAll('table')].every(t => t.caption && t.caption.textContent && [...t.querySelectorAll('th')].every(h => h.scope))")
+    assert browser.run(
+        "return [...document.querySelectorAll('table')].every(t => t.caption && t.caption.textContent && [...t.querySelectorAll('th')].every(h => h.scope))"
+    )
     assert browser.run("return [...document.querySelectorAll('input,select')].every(e => e.labels.length === 1)")
     assert browser.run("const i = [...document.querySelectorAll('[id]')].map(e => e.id); return i.length === new Set(i).size")
 
@@ -337,7 +360,10 @@ def test_nothing_is_wider_than_the_window(browser, pages, width, name):
     browser.open(pages[name])
     open_all(browser)
     assert browser.run("return document.documentElement.scrollWidth") <= width
-    wide = browser.run("return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.scroll')).map(e => e.outerHTML.slice(0, 80))")
+    wide = browser.run(
+        "return [...document.querySelectorAll('body *')].filter(e => e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1"
+        " && !e.closest('.scroll')).map(e => e.outerHTML.slice(0, 80))"
+    )
     assert wide == []
 
 
@@ -367,7 +393,10 @@ def test_screenshots(browser, pages, request, tmp_path):
         browser.open(pages["typical"])
         browser.look(width, height, scheme)
         if width < 500:
-            browser.run("const b = [...document.querySelectorAll('button.name')].find(x => x.textContent === 'compute2'); b.click(); b.closest('tr').scrollIntoView(); scrollBy(0, 40)")
+            browser.run(
+                "const b = [...document.querySelectorAll('button.name')].find(x => x.textContent === 'compute2');"
+                "b.click(); b.closest('tr').scrollIntoView(); scrollBy(0, 40)"
+            )
         browser.screenshot(folder / name)
         size = (folder / name).stat().st_size
         assert 5000 < size <= 150 * 1024, f"{name}: {size} bytes"
