@@ -5,7 +5,7 @@
 # usage: [NFSLOCK_ARM64_SET=FOLDER] arm64.sh [go test's options]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-lab=tests/integration/lab release=bookworm binfmt=/proc/sys/fs/binfmt_misc
+lab=tests/integration/lab release=trixie binfmt=/proc/sys/fs/binfmt_misc
 scratch=$(mktemp -d) mounted='' registered=''
 
 skip() {

@@ -167,3 +167,26 @@ def test_only_arm64_is_built_on_another_architecture(tmp_path):
     code, said = bash("dpkg() { echo arm64; }; architecture=amd64; choose_architecture", tmp_path)
     assert code == 1
     assert "cannot build for amd64: this container is arm64, " in said
+
+
+DETOURS = "  10:\tldrh\tw0, [x24]\n  14:\tb\t4 <write>\n  18:\tldr\tw0, [x0]\n  1c:\tb\t8 <read>\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "same"),
+    [
+        ("  10:\tldr\tw0, [x0]\n  14:\tb\t8 <read>\n  18:\tldrh\tw0, [x24]\n  1c:\tb\t4 <write>\n", True),  # the other way round
+        (DETOURS.replace("w0, [x24]", "w1, [x24]"), False),
+        (DETOURS.replace("\tb\t8", "\tbl\t8"), False),
+        (DETOURS + "  20:\tnop\n", False),
+    ],
+)
+def test_only_the_order_of_the_linker_s_detours_may_differ(tmp_path, code, same):
+    (tmp_path / "stock").write_text(DETOURS)
+    (tmp_path / "ours").write_text(code)
+    # The rest of a program, which has to be the same byte for byte, is played by one that is.
+    tools = 'x-objcopy() { echo rest > "${@: -1}"; }; x-objdump() { cat "${@: -1}"; }; tool_prefix=x-; '
+    ask = f'cd {tmp_path}; [ "$(all_but_detours stock)" = "$(all_but_detours ours)" ] && echo same || echo other'
+    assert bash(tools + ask, tmp_path) == (0, "same\n" if same else "other\n")
+    # Tools that fail prove nothing.
+    assert bash("x-objcopy() { false; }; tool_prefix=x-; " + ask, tmp_path) == (0, "other\n")

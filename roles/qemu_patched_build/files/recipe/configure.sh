@@ -38,6 +38,7 @@ configure() {
   SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -STimestamp)
   DEB_BUILD_OPTIONS="nocheck terse noautodbgsym parallel=$(nproc)"
   export SOURCE_DATE_EPOCH DEB_BUILD_OPTIONS DEB_CFLAGS_APPEND=-g0 PYTHONHASHSEED=0 QEMU_CONFIGURE_OPTIONS=$configure_options
+  [ -z "$link_options" ] || export DEB_LDFLAGS_APPEND=$link_options
   main_tree=b/qemu
   if grep -q '^configure-qemu:' debian/rules; then
     microvm_tree=b/microvm
