@@ -25,17 +25,23 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ssh-keygen -q -t ed25519 -N '' -f "$work/key"
 docker exec -i "$node" sh -c 'ssh-keygen -A >/dev/null; mkdir -p /run/sshd /root/.ssh && chmod 700 /root/.ssh && cat >/root/.ssh/authorized_keys' <"$work/key.pub"
+# While the node still boots, its own ssh.service may come, go, and take /run/sshd along.
+cat >"$work/connect" <<END
+#!/bin/sh
+exec docker exec -i $node sh -c 'mkdir -p /run/sshd && exec /usr/sbin/sshd -i'
+END
+chmod 700 "$work/connect"
 mkdir -p "$work/ansible_collections/nfslock"
 ln -s "$top" "$work/ansible_collections/nfslock/kolla"
 cat >"$work/inventory" <<END
-$node ansible_connection=ssh ansible_user=root ansible_ssh_private_key_file=$work/key ansible_ssh_common_args='-F none -o ProxyCommand="docker exec -i $node /usr/sbin/sshd -i" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null'
+$node ansible_connection=ssh ansible_user=root ansible_ssh_private_key_file=$work/key ansible_ssh_common_args='-F none -o ProxyCommand=$work/connect -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null'
 END
 : >"$work/ansible.cfg" # none of the user's
 options=()
 for option in check_mode:--check diff:--diff; do
   [ "$(jq -r "._ansible_${option%:*}" <<<"$arguments")" != true ] || options+=("${option#*:}")
 done
-HOME=$work PATH=$bin:$PATH ANSIBLE_CONFIG=$work/ansible.cfg ANSIBLE_COLLECTIONS_PATH=$work ANSIBLE_SSH_CONTROL_PATH_DIR=$work ANSIBLE_LOCALHOST_WARNING=false \
+HOME=$work PATH=$bin:$PATH ANSIBLE_CONFIG=$work/ansible.cfg ANSIBLE_COLLECTIONS_PATH=$work ANSIBLE_SSH_CONTROL_PATH_DIR=$work ANSIBLE_SSH_RETRIES=3 ANSIBLE_LOCALHOST_WARNING=false \
   ANSIBLE_CALLBACK_PLUGINS=$top/tests/ansible/callback ANSIBLE_CALLBACKS_ENABLED=record ANSIBLE_LOAD_CALLBACK_PLUGINS=true RECORD_FILE=$work/record \
   "$bin/ansible" -i "$work/inventory" "$node" "${options[@]}" -m nfslock.kolla.rpcbind_ensure \
   -a "$(jq -c '{state: "present"} + with_entries(select(.key | startswith("_ansible_") | not))' <<<"$arguments")" >"$work/out" 2>&1 || true # a failed module is a result, too
