@@ -15,6 +15,8 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/sftpset/sshdtest"
 )
 
+func TestMain(m *testing.M) { os.Exit(sshdtest.Alone(m).Run()) }
+
 // onServer puts the set's files on a real OpenSSH server, and gives what a run begins with and the proxy in between.
 func onServer(t *testing.T, set Set, f *files) (server *sshdtest.Server, begin func() *files, proxy *sshdtest.Proxy) {
 	t.Helper()

@@ -20,6 +20,8 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/sftpset/sshdtest"
 )
 
+func TestMain(m *testing.M) { os.Exit(sshdtest.Alone(m).Run()) }
+
 // to is a config for the server at addr, which is the server itself or a proxy in front of it.
 func to(t *testing.T, s *sshdtest.Server, addr string) Config {
 	t.Helper()

@@ -11,12 +11,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/engine/enginetest"
+	"github.com/nfslock/ansible-collection-kolla/internal/sftpset/sshdtest"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden parts of the scripts, and plugins/modules/nfs_lock_fix.yml")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"nfs_lock_fix": main})
+	testscript.Main(sshdtest.Alone(m), map[string]func(){"nfs_lock_fix": main})
 }
 
 // TestProgram runs the program as Ansible starts it. Nothing here needs root or an engine: two small ones listen in each

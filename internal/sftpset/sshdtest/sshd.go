@@ -108,20 +108,14 @@ func Start(t testing.TB, hostKeys ...string) *Server {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"-D", "-e", "-f", file}
-	// From 9.8 on sshd turns away for a while whom it has refused before; an older one does not know the word.
-	if penalties := []string{"-o", "PerSourcePenalties=no"}; exec.Command(program, append([]string{"-t", "-f", file}, penalties...)...).Run() == nil {
-		args = append(args, penalties...)
-	}
-	cmd := exec.Command(program, args...)
-	cmd.Stderr = &s.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := cmd.Start(); err != nil {
+	sshd, err := s.listen(file)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		if err := sshd.end(); err != nil {
+			t.Error(err)
+		}
 	})
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		conn, err := net.Dial("tcp", s.Addr())
@@ -133,6 +127,33 @@ func Start(t testing.TB, hostKeys ...string) *Server {
 			t.Fatalf("sshd does not listen: %v\n%s", err, s.Log())
 		}
 	}
+}
+
+// listen starts sshd with these settings.
+func (s *Server) listen(config string) (*listener, error) {
+	sessions.Lock()
+	defer sessions.Unlock()
+	if err := adopt(); err != nil {
+		return nil, err
+	}
+	args := []string{"-D", "-e", "-f", config}
+	// From 9.8 on sshd turns away for a while whom it has refused before; an older one does not know the word.
+	if penalties := []string{"-o", "PerSourcePenalties=no"}; exec.Command(program, append([]string{"-t", "-f", config}, penalties...)...).Run() == nil {
+		args = append(args, penalties...)
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Stderr = &s.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	l := &listener{process: cmd.Process, ended: make(chan struct{})}
+	sessions.listeners[l.process.Pid] = l
+	go func() {
+		_ = cmd.Wait()
+		close(l.ended)
+	}()
+	return l, nil
 }
 
 // Addr is host:port.
