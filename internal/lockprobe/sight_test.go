@@ -57,6 +57,21 @@ func TestTheSameSpotIsTriedOnce(t *testing.T) {
 	}
 }
 
+// ownRoot is this process's root folder, and the mounts that can be seen there.
+func ownRoot(t *testing.T) (*os.File, []host.MountPoint) {
+	t.Helper()
+	root, err := os.Open("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { root.Close() })
+	all, err := host.ReadMounts("/proc", os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root, visible(all)
+}
+
 // A container can put a link, or another filesystem, where the table of mounts names a mount.
 func TestAPlantedLinkIsNotFollowed(t *testing.T) {
 	s := newStore(t, nil)
@@ -72,17 +87,9 @@ func TestAPlantedLinkIsNotFollowed(t *testing.T) {
 	if err := os.Symlink("../elsewhere", filepath.Join(dir, "a", "way")); err != nil {
 		t.Fatal(err)
 	}
-	root, err := os.Open("/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	all, err := host.ReadMounts("/proc", os.Getpid())
-	if err != nil {
-		t.Fatal(err)
-	}
-	here, _ := mountOf(visible(all), dir)
-	there, _ := mountOf(visible(all), s.dir)
+	root, mounts := ownRoot(t)
+	here, _ := mountOf(mounts, dir)
+	there, _ := mountOf(mounts, s.dir)
 	for _, test := range []struct {
 		path string
 		id   int
@@ -119,16 +126,8 @@ func TestACancelledRunLeavesNothing(t *testing.T) {
 		}
 		return 0
 	})
-	root, err := os.Open("/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	all, err := host.ReadMounts("/proc", os.Getpid())
-	if err != nil {
-		t.Fatal(err)
-	}
-	mount, _ := mountOf(visible(all), s.dir)
+	root, mounts := ownRoot(t)
+	mount, _ := mountOf(mounts, s.dir)
 	ctx, cancel := contextThatEnds(t, s)
 	defer cancel()
 	began := time.Now()

@@ -8,16 +8,10 @@ root="$(cd "$(dirname "$0")/../.." && pwd)"
 # shellcheck source=tests/ansible/scratch.sh
 . "$root/tests/ansible/scratch.sh"
 
-for version in 3.13 3.12 3.11; do
-    python="$(python_of "$version")"
-    [ -z "$python" ] || break
-done
-if [ -z "$python" ]; then
+if ! newest_python 3.11; then
     echo "cannot lint: python3.11 or newer with its venv module is missing (Debian, Ubuntu: apt-get install python3-venv)" >&2
     exit 1
 fi
-core=2.21.5
-[ "$version" != 3.11 ] || core=2.19.14 # the last for this Python
 bin="$(venv "lint-py$version" "$python" "ansible-core==$core" ansible-lint==26.10.1 yamllint==1.38.0 antsibull-changelog==0.36.0)"
 export PATH="$bin:$PATH"
 

@@ -14,6 +14,19 @@ python_of() {
     done
 }
 
+# newest_python OLDEST: sets version and python to the newest Python that is here, from OLDEST on, and core to the newest ansible-core
+# for it; fails where there is none.
+newest_python() {
+    for version in 3.13 3.12 3.11; do
+        core=2.21.5
+        # shellcheck disable=SC2034 # for the caller
+        [ "$version" != 3.11 ] || core=2.19.14 # the last for this Python
+        python="$(python_of "$version")"
+        [ -z "$python" ] || return 0
+        [ "$version" != "$1" ] || return 1
+    done
+}
+
 # venv NAME PYTHON REQUIREMENT...: makes $venvs/NAME unless it has just these requirements, and prints its bin folder.
 venv() {
     local dir="$venvs/$1" python="$2" pins

@@ -7,35 +7,27 @@ root="$(cd "$(dirname "$0")/../.." && pwd)"
 # shellcheck source=tests/ansible/scratch.sh
 . "$root/tests/ansible/scratch.sh"
 lab=$root/tests/integration/lab
+# shellcheck source=tests/integration/lab/use-engine.sh
+. "$lab/use-engine.sh"
 if [ ! -x "$root/plugins/modules/rpcbind_ensure" ]; then
   echo "rpcbind_ensure is not built: run make build first" >&2
   exit 1
 fi
-for version in 3.13 3.12; do
-  python=$(python_of "$version")
-  [ -z "$python" ] || break
-done
-if [ -z "$python" ]; then
+if ! newest_python 3.12; then
   echo "left out: Molecule needs python3.12 or newer with its venv module" >&2
   [ "${CI:-}" != true ] || exit 1
   exit 0
 fi
-bin=$(venv "molecule-py$version" "$python" ansible-core==2.21.5 molecule==26.4.0)
+bin=$(venv "molecule-py$version" "$python" "ansible-core==$core" molecule==26.4.0)
 command -v ssh >/dev/null || "$lab/../apt-install.sh" openssh-client
 
 scratch=$(mktemp -d)
-own_engine=
 cleanup() {
   rm -rf "$scratch"
-  [ -z "$own_engine" ] || "$lab/engine.sh" down
+  leave_engine
 }
 trap cleanup EXIT
-eval "$("$lab/engine.sh" env)"
-if ! docker info >/dev/null 2>&1; then
-  own_engine=yes
-  "$lab/engine.sh" up
-  eval "$("$lab/engine.sh" env)"
-fi
+use_engine
 copy=$scratch/ansible_collections/nfslock/kolla
 mkdir -p "$copy"
 scratch_copy "$root" "$copy"

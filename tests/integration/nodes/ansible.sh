@@ -8,16 +8,10 @@ top=$(cd "$here/../../.." && pwd)
 node=$1 arguments=$2
 # shellcheck source=tests/ansible/venv.sh
 . "$top/tests/ansible/venv.sh"
-for version in 3.13 3.12 3.11; do
-  python=$(python_of "$version")
-  [ -z "$python" ] || break
-done
-if [ -z "$python" ]; then
+if ! newest_python 3.11; then
   echo "cannot run Ansible: python3.11 or newer with its venv module is missing (Debian, Ubuntu: apt-get install python3-venv)" >&2
   exit 1
 fi
-core=2.21.5
-[ "$version" != 3.11 ] || core=2.19.14 # the last for this Python
 bin=$(venv "unit-$core-py$version" "$python" "ansible-core==$core" pytest==9.2.0)
 command -v ssh >/dev/null || "$here/../apt-install.sh" openssh-client >&2
 

@@ -17,21 +17,17 @@ if [ ! -x "$program" ]; then
   exit 1
 fi
 command -v jq >/dev/null || "$here/../apt-install.sh" jq
-own_engine=
+# shellcheck source=tests/integration/lab/use-engine.sh
+. "$here/../lab/use-engine.sh"
 work=$(mktemp -d)
 cleanup() {
   [ "${KEEP:-}" = yes ] || "$here/down.sh" "$node" || true
   docker volume rm -f "$node" >/dev/null 2>&1 || true
   rm -rf "$work"
-  [ -z "$own_engine" ] || "$here/../lab/engine.sh" down
+  leave_engine
 }
 trap cleanup EXIT
-eval "$("$here/../lab/engine.sh" env)"
-if ! docker info >/dev/null 2>&1; then
-  own_engine=yes
-  "$here/../lab/engine.sh" up
-  eval "$("$here/../lab/engine.sh" env)"
-fi
+use_engine
 "$here/../lab/image.sh"
 
 passed=0 failed=0 scenario="" by_ansible=no

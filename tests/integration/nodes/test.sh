@@ -15,18 +15,14 @@ if [ ! -x "$program" ]; then
   exit 1
 fi
 command -v jq >/dev/null || "$here/../apt-install.sh" jq
-own_engine=
+# shellcheck source=tests/integration/lab/use-engine.sh
+. "$here/../lab/use-engine.sh"
 cleanup() {
   "$here/down.sh" "$node" || true
-  [ -z "$own_engine" ] || "$here/../lab/engine.sh" down
+  leave_engine
 }
 trap cleanup EXIT
-eval "$("$here/../lab/engine.sh" env)"
-if ! docker info >/dev/null 2>&1; then
-  own_engine=yes
-  "$here/../lab/engine.sh" up
-  eval "$("$here/../lab/engine.sh" env)"
-fi
+use_engine
 set=${NFSLOCK_PATCH_SET:-$("$here/../lab/patch-set.sh" | tail -1)}
 
 SECONDS=0
