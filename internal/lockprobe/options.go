@@ -20,6 +20,7 @@ type Options struct {
 	Engine       engine.Kind `json:"engine"`
 	EngineSocket string      `json:"engine_socket"`
 	Timeout      int         `json:"timeout"` // seconds
+	Prove        bool        `json:"prove"`
 }
 
 // lockLimit is how long the locks of one mount may take. Over NFS they take milliseconds; a client whose statd is not registered hangs

@@ -18,6 +18,9 @@ type Result struct {
 	RPCBind     Service     `json:"rpcbind"`
 	Statd       Service     `json:"statd"`
 	Leftovers   []LeftProbe `json:"stuck_probes"`
+	Guests      int         `json:"guests"`  // that run, in containers of this host; -1 if that could not be told
+	Proofs      []Proof     `json:"proofs"`  // with the option prove: one row for each container with QEMU's tools and each folder of it in Mounts
+	Libvirt     Libvirt     `json:"libvirt"` // with the option prove
 	TookMS      float64     `json:"took_ms"`
 }
 
@@ -208,6 +211,44 @@ type Holder struct {
 	Container string `json:"container"` // Host outside of containers
 	Kind      string `json:"kind"`      // "ofd", "posix" or "flock"
 	Bytes     string `json:"bytes"`     // "100-103"; "all"
+}
+
+// Proof is what a container's own qemu-img made of one of its mounts or folders.
+type Proof struct {
+	Container string      `json:"container"`
+	Path      string      `json:"path"`
+	Result    ProofResult `json:"result"`
+	Step      ProofStep   `json:"step"`     // at which it did not go on; empty if it works, or if qemu-img was never run
+	Unlocked  bool        `json:"unlocked"` // it warned that it goes on without a lock, as the patched one does
+	Detail    string      `json:"detail"`   // the end of what it printed, or why it was not tried
+	MS        float64     `json:"ms"`       // both steps, with the engine's time
+}
+
+// ProofResult is how that went.
+type ProofResult string
+
+// Results of a proof.
+const (
+	Works    ProofResult = "works" // both steps ended well, and both images were there
+	Fails    ProofResult = "fails"
+	Stalls   ProofResult = "hangs"
+	Unproved ProofResult = "not_tried"
+)
+
+// ProofStep is a command of qemu-img.
+type ProofStep string
+
+// The steps of a proof.
+const (
+	StepCreate  ProofStep = "create"
+	StepConvert ProofStep = "convert"
+)
+
+// Libvirt is how the container that runs guests fares.
+type Libvirt struct {
+	Container string `json:"container"` // its name; empty without the option prove, and where none was looked at or none runs
+	Healthy   bool   `json:"healthy"`
+	Detail    string `json:"detail"` // why it is not
 }
 
 // LeftProbe is a process of an earlier run that still hangs. It goes away when its mount does.

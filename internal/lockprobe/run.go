@@ -53,7 +53,7 @@ func Run(ctx context.Context, o Options, _ ansible.Call) (Result, error) {
 func emptyResult() Result {
 	return Result{
 		Verdict: Unclear, Cure: Cure{Fix: FixLook}, Evidence: []string{}, Mounts: []Mount{}, Packages: []Packages{}, StaleGuests: []Guest{}, Drift: []Drift{},
-		Findings: []Finding{}, Leftovers: []LeftProbe{},
+		Findings: []Finding{}, Leftovers: []LeftProbe{}, Guests: -1, Proofs: []Proof{},
 	}
 }
 
@@ -220,14 +220,19 @@ func (s seen) service(name string, c sunrpc.Condition, ms float64, detail string
 	return v
 }
 
-// guests looks for those of nova_libvirt that run another program than the one that is there now.
+// guests counts those that run, and looks for those of nova_libvirt that run another program than the one that is there now.
 func (m *machine) guests(s seen, r *Result) {
+	found, err := host.Guests(m.proc)
+	if err != nil {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("cannot tell how many guests run: %v", err))
+		return
+	}
+	r.Guests = len(found)
 	i := slices.IndexFunc(s.views, func(v *view) bool { return kolla.RunsGuests(v.name) && v.root != nil })
 	if i < 0 {
 		return
 	}
-	found, err := host.Guests(m.proc)
-	if err == nil && len(found) > 0 {
+	if len(found) > 0 {
 		found, err = host.Stale(found, s.views[i].root)
 	}
 	if err != nil {

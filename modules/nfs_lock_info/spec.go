@@ -38,4 +38,11 @@ var spec = ansible.Spec{
 			"Seconds that the run may take. The locks of one mount may take a third of it, at most 10 seconds, and count as hanging after that.",
 		},
 	},
+	"prove": {
+		Type: ansible.Bool, Default: false,
+		Description: []string{
+			"Also let each container's own qemu-img make an image of 1 MiB on each mount and convert it, as for a volume, and run the health test of nova_libvirt.",
+			"It takes about half a second for each container and mount, some at once, of the time in I(timeout).",
+		},
+	},
 }
