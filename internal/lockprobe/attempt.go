@@ -25,9 +25,12 @@ type attempt struct {
 	Image   bool   // it is a file
 	Device  uint64 // of an image
 	Inode   uint64
+	Folder  *inode   // that was made
+	Found   []string // images in the folder that was removed
 
-	file  string // while it may still be there
-	ended bool
+	file   string // while it may still be there
+	folder string // the name of Folder
+	ended  bool
 }
 
 // take adds a line that the process printed.
@@ -43,7 +46,7 @@ func (a *attempt) take(line []byte) {
 	default:
 		a.Hangs = e.At
 	}
-	if e.File != "" && fileName.MatchString(e.File) {
+	if fileName.MatchString(e.File) || folderName.MatchString(e.File) {
 		a.file = e.File
 	}
 	if e.Probe != nil {
@@ -57,6 +60,12 @@ func (a *attempt) take(line []byte) {
 	}
 	if e.As != nil {
 		a.As = e.As
+	}
+	if e.Made != nil {
+		a.Folder, a.folder = e.Made, a.file
+	}
+	if e.Found != nil {
+		a.Found = e.Found
 	}
 	if e.Inode != 0 {
 		a.Device, a.Inode, a.Image = e.Device, e.Inode, true

@@ -34,17 +34,22 @@ type task struct {
 	ReadOnly bool   // the mount is: make no file
 	Users    []user // to try as, in this order, where root may not create a file
 	LimitMS  int64
-	Remove   string // remove this file of another process, and do nothing else
+	Remove   string // remove this file of another process, or this folder, and do nothing else
+	Make     bool   // make a folder for images, leave it, and do nothing else
+	Folder   *inode // the folder to remove; nil of one that is empty if it is there at all
 }
 
 type user struct{ UID, GID int }
 
 func (t task) limit() time.Duration { return time.Duration(t.LimitMS) * time.Millisecond }
 
+// inode tells a file or folder from another one of the same name.
+type inode struct{ Device, Number uint64 }
+
 // event is a line that such a process prints. The last At before it falls silent is where it hangs.
 type event struct {
-	At      string `json:"at,omitempty"`      // what begins: "open", "create", "ofd", "posix", "flock", "remove", "end"
-	File    string `json:"file,omitempty"`    // with "create": the name it will have
+	At      string `json:"at,omitempty"`      // what begins: "open", "create", "ofd", "posix", "flock", "folder", "remove", "end"
+	File    string `json:"file,omitempty"`    // with "create" and "folder": the name it will have
 	Kind    string `json:"kind,omitempty"`    // of Probe
 	Probe   *Probe `json:"probe,omitempty"`   // how that kind fared
 	Problem string `json:"problem,omitempty"` // why no lock is tried
@@ -53,6 +58,9 @@ type event struct {
 	Missing bool   `json:"missing,omitempty"` // there is no such path
 	Device  uint64 `json:"device,omitempty"`  // of an image
 	Inode   uint64 `json:"inode,omitempty"`
+
+	Made  *inode   `json:"made,omitempty"`  // the folder, which is for whoever reads this to remove
+	Found []string `json:"found,omitempty"` // which images were in the folder
 }
 
 // child is such a process.
@@ -146,9 +154,15 @@ func (c *child) work() error {
 	if c.dir, err = unix.Openat(handle, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("cannot open the folder: %w", named(err))
 	}
+	if c.task.Make {
+		return c.makeFolder(handle)
+	}
 	if c.task.Remove != "" {
 		if len(c.task.Users) > 0 {
 			c.as.Store(&c.task.Users[0])
+		}
+		if c.task.Folder != nil {
+			return c.removeFolder()
 		}
 		c.file.Store(c.task.Remove)
 		c.remove()

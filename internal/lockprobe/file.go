@@ -17,19 +17,32 @@ const filePrefix = ".nfslock-probe-"
 
 var fileName = regexp.MustCompile(`^` + regexp.QuoteMeta(filePrefix) + `[0-9a-f]{16}$`)
 
-func newFileName() string {
+func newName(prefix string) string {
 	random := make([]byte, 8)
 	_, _ = rand.Read(random) // it never fails: crypto/rand
-	return filePrefix + hex.EncodeToString(random)
+	return prefix + hex.EncodeToString(random)
 }
 
-// create makes the file, as root or, where a server squashes root, as somebody whom it knows: the container's own user, or the owner
-// of the folder.
-func (c *child) create(handle int) (int, error) {
-	name := newFileName()
+// create makes the file.
+func (c *child) create(handle int) (fd int, err error) {
+	name := newName(filePrefix)
 	c.say(event{At: "create", File: name})
 	c.file.Store(name) // before it is there: whoever gives up in between removes it
-	fd, err := c.createAs(name, user{})
+	err = c.asSomebody(handle, func() (err error) {
+		fd, err = unix.Openat(c.dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		return err
+	})
+	if err == nil {
+		return fd, unix.Fstat(fd, &c.made)
+	}
+	c.file.Store("")
+	return -1, fmt.Errorf("cannot create a file to lock%s: %w", whyNot(err), named(err))
+}
+
+// asSomebody makes something in a folder, as root or, where a server squashes root, as somebody whom it knows: the container's own
+// user, or the owner of the folder.
+func (c *child) asSomebody(handle int, do func() error) error {
+	err := do()
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
 		users := c.task.Users
 		var st unix.Stat_t
@@ -40,42 +53,32 @@ func (c *child) create(handle int) (int, error) {
 			if u.UID == 0 {
 				continue
 			}
-			var again error
-			if fd, again = c.createAs(name, u); again == nil {
+			if become(u) == nil && do() == nil {
 				c.as.Store(&u)
 				c.say(event{As: &u})
-				err = nil
-				break
+				return nil
 			}
 		}
 	}
-	if err == nil {
-		return fd, unix.Fstat(fd, &c.made)
-	}
-	c.file.Store("")
-	why := ""
+	return err
+}
+
+func whyNot(err error) string {
 	switch {
 	case errors.Is(err, unix.EROFS):
-		why = ": it is read-only"
+		return ": it is read-only"
 	case errors.Is(err, unix.ENOSPC):
-		why = ": it is full"
+		return ": it is full"
 	case errors.Is(err, unix.EDQUOT):
-		why = ": its quota is used up"
+		return ": its quota is used up"
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		why = ": neither root, as with root_squash, nor the container's user nor the folder's owner may"
+		return ": neither root, as with root_squash, nor the container's user nor the folder's owner may"
 	}
-	return -1, fmt.Errorf("cannot create a file to lock%s: %w", why, named(err))
+	return ""
 }
 
-// createAs uses the file system's user of this thread (setfsuid(2)), which is whom an NFS server is told, and stays with it: a
+// become uses the file system's user of this thread (setfsuid(2)), which is whom an NFS server is told. The thread stays with it: a
 // server asks again at every call.
-func (c *child) createAs(name string, u user) (int, error) {
-	if err := become(u); err != nil {
-		return -1, err
-	}
-	return unix.Openat(c.dir, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-}
-
 func become(u user) error {
 	if u.UID == 0 {
 		return nil
@@ -95,7 +98,11 @@ func (c *child) remove() {
 			return
 		}
 	}
-	_ = unix.Unlinkat(c.dir, name, 0)
+	flags := 0
+	if folderName.MatchString(name) {
+		flags = unix.AT_REMOVEDIR
+	}
+	_ = unix.Unlinkat(c.dir, name, flags)
 }
 
 // sweepLimit is how many names of a folder are looked at. A volume's folder has hundreds.
@@ -104,8 +111,8 @@ const sweepLimit = 4096
 // sweepAge is far more than the longest time of a run, in seconds.
 const sweepAge = 3600
 
-// sweep removes files of runs that were killed together with their children: empty ones with our kind of name, of the same owner as
-// ours, and an hour older. Their age is measured by the server's clock alone.
+// sweep removes what runs have left that were killed together with their children: empty files with our kind of name, of the same
+// owner as ours, and an hour older, and such folders. Their age is measured by the server's clock alone.
 func (c *child) sweep() {
 	dir, err := unix.Openat(c.dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -118,8 +125,7 @@ func (c *child) sweep() {
 		names, err := folder.Readdirnames(256)
 		seen += len(names)
 		for _, name := range names {
-			var st unix.Stat_t
-			if fileName.MatchString(name) && unix.Fstatat(c.dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && left(st, c.made) && unix.Unlinkat(c.dir, name, 0) == nil {
+			if c.sweepFile(name) || c.sweepFolder(name) {
 				removed++
 			}
 		}
@@ -132,7 +138,13 @@ func (c *child) sweep() {
 	}
 }
 
-// left tells of a file whether an earlier run left it, by the one that this run made.
+func (c *child) sweepFile(name string) bool {
+	var st unix.Stat_t
+	return fileName.MatchString(name) && unix.Fstatat(c.dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil &&
+		st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == 0 && left(st, c.made) && unix.Unlinkat(c.dir, name, 0) == nil
+}
+
+// left tells of a file or folder whether an earlier run left it, by the file that this run made.
 func left(st, made unix.Stat_t) bool {
-	return st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == 0 && st.Uid == made.Uid && st.Mtim.Sec < made.Mtim.Sec-sweepAge
+	return st.Uid == made.Uid && st.Mtim.Sec < made.Mtim.Sec-sweepAge
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
-	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
 
@@ -72,6 +71,9 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 	}
 	all := trials(s, o.Paths)
 	m.tryAll(ctx, all, o.perMount())
+	if o.Prove {
+		m.prove(ctx, s, all, o.perMount(), r)
+	}
 	servers := m.askServers(ctx, all)
 	holders, err := m.holders(s, all)
 	if err != nil {
@@ -86,7 +88,7 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 			r.Mounts = append(r.Mounts, t.row(i, s, servers, holders))
 		}
 		if t.attempt.Removed > 0 {
-			r.Findings = append(r.Findings, Finding{Kind: LeftoverRemoved, Message: fmt.Sprintf("removed %d files of earlier runs, which had been killed, from %s", t.attempt.Removed, t.sights[0].path)})
+			r.Findings = append(r.Findings, Finding{Kind: LeftoverRemoved, Message: fmt.Sprintf("removed %d files or folders of earlier runs, which had been killed, from %s", t.attempt.Removed, t.sights[0].path)})
 		}
 	}
 	slices.SortStableFunc(r.Mounts, func(a, b Mount) int { return s.order(a.Container) - s.order(b.Container) })
@@ -228,12 +230,12 @@ func (m *machine) guests(s seen, r *Result) {
 		return
 	}
 	r.Guests = len(found)
-	i := slices.IndexFunc(s.views, func(v *view) bool { return kolla.RunsGuests(v.name) && v.root != nil })
-	if i < 0 {
+	v := s.runsGuests()
+	if v == nil {
 		return
 	}
 	if len(found) > 0 {
-		found, err = host.Stale(found, s.views[i].root)
+		found, err = host.Stale(found, v.root)
 	}
 	if err != nil {
 		r.Warnings = append(r.Warnings, fmt.Sprintf("cannot tell which guests still run an old program: %v", err))

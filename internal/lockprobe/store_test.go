@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// store is a real filesystem, of FUSE, whose locks do what a test wants: one folder with files that hold nothing. Its requests that
+// store is a real filesystem, of FUSE, whose locks do what a test wants: a folder, files that hold nothing, and folders of those. Its requests that
 // hang do so in the kernel: the process that made one cannot be killed before the store is gone.
 // This process serves it, so it may touch it by bare system calls only: an os.File asks for polling (epoll_ctl(2)) while no other
 // goroutine may run, the server neither.
@@ -24,11 +24,12 @@ type store struct {
 	dir    string
 	fd     int
 	mu     sync.Mutex
-	rule   func(op string) unix.Errno // of "open", "create", "unlink", "posix" (OFD locks too), "flock"; hang is no answer
+	rule   func(op string) unix.Errno // of "open", "create", "mkdir", "unlink", "rmdir", "posix" (OFD locks too), "flock"; hang is no answer
 	files  map[string]uint64
 	modes  map[uint64]uint32
 	uid    uint32 // owner of the folder
 	last   uint64
+	sizes  map[uint64]uint64
 	owners map[string]bool // uids that created files
 }
 
@@ -38,6 +39,7 @@ const hang = unix.Errno(0xfff)
 // The requests that are known: <linux/fuse.h>, protocol 7.31.
 const (
 	opLookup, opForget, opGetattr, opSetattr, opUnlink, opOpen = 1, 2, 3, 4, 10, 14
+	opMkdir, opRmdir                                           = 9, 11
 	opStatfs, opRelease, opFlush, opInit, opOpendir, opReaddir = 17, 18, 25, 26, 27, 28
 	opReleasedir, opGetlk, opSetlk, opSetlkw, opCreate         = 29, 31, 32, 33, 35
 	opInterrupt, opDestroy, opBatchForget                      = 36, 38, 42
@@ -50,7 +52,7 @@ func newStore(t *testing.T, rule func(op string) unix.Errno) *store {
 	if err != nil {
 		t.Skipf("needs /dev/fuse, and root: %v", err)
 	}
-	s := &store{t: t, dir: t.TempDir(), fd: fd, rule: rule, files: map[string]uint64{}, modes: map[uint64]uint32{1: unix.S_IFDIR | 0o755}, last: 1, owners: map[string]bool{}}
+	s := &store{t: t, dir: t.TempDir(), fd: fd, rule: rule, files: map[string]uint64{}, modes: map[uint64]uint32{1: unix.S_IFDIR | 0o755}, last: 1, sizes: map[uint64]uint64{}, owners: map[string]bool{}}
 	if err := unix.Mount("store:/export", s.dir, "fuse.nfslocktest", unix.MS_NODEV|unix.MS_NOSUID, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fd)); err != nil {
 		unix.Close(fd)
 		t.Skipf("cannot mount FUSE here: %v", err)
@@ -80,6 +82,14 @@ func (s *store) names() []string {
 		all = append(all, name)
 	}
 	return all
+}
+
+// put makes a file of a byte in a folder of the store.
+func (s *store) put(folder, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	s.files[fmt.Sprintf("%d/%s", s.files[folder], name)], s.modes[s.last], s.sizes[s.last] = s.last, unix.S_IFREG|0o600, 1
 }
 
 func (s *store) serve() {
@@ -121,6 +131,12 @@ func (s *store) answer(op uint32, unique, node uint64, uid uint32, body []byte) 
 		_, _ = unix.Write(s.fd, append(head, out...))
 	}
 	name := strings.TrimRight(string(body), "\x00")
+	in := func(name string) string {
+		if node != 1 {
+			return fmt.Sprintf("%d/%s", node, name)
+		}
+		return name
+	}
 	switch op {
 	case opForget, opBatchForget, opInterrupt:
 	case opInit:
@@ -131,7 +147,7 @@ func (s *store) answer(op uint32, unique, node uint64, uid uint32, body []byte) 
 		binary.LittleEndian.PutUint32(out[20:], 1<<16)
 		reply(0, out)
 	case opLookup:
-		id, ok := s.files[name]
+		id, ok := s.files[in(name)]
 		if !ok {
 			reply(unix.ENOENT, nil)
 			return
@@ -141,6 +157,16 @@ func (s *store) answer(op uint32, unique, node uint64, uid uint32, body []byte) 
 		reply(0, append(make([]byte, 16), s.attr(node)...))
 	case opOpen, opOpendir:
 		reply(ask("open"), make([]byte, 16))
+	case opMkdir:
+		no := ask("mkdir")
+		if s.uid != 0 && uid != s.uid {
+			no = unix.EACCES
+		}
+		if no == 0 {
+			s.last++
+			s.files[in(strings.TrimRight(string(body[8:]), "\x00"))], s.modes[s.last] = s.last, unix.S_IFDIR|0o700
+		}
+		reply(no, s.entry(s.last))
 	case opCreate:
 		no := ask("create")
 		if s.uid != 0 && uid != s.uid {
@@ -149,17 +175,17 @@ func (s *store) answer(op uint32, unique, node uint64, uid uint32, body []byte) 
 		if no == 0 {
 			s.last++
 			name = strings.TrimRight(string(body[16:]), "\x00")
-			s.files[name], s.modes[s.last] = s.last, unix.S_IFREG|0o600
+			s.files[in(name)], s.modes[s.last] = s.last, unix.S_IFREG|0o600
 			s.owners[fmt.Sprint(uid)] = true
 		}
 		reply(no, append(s.entry(s.last), make([]byte, 16)...))
-	case opUnlink:
-		no := ask("unlink")
+	case opUnlink, opRmdir:
+		no := ask(map[uint32]string{opUnlink: "unlink", opRmdir: "rmdir"}[op])
 		if s.uid != 0 && uid != s.uid {
 			no = unix.EACCES
 		}
 		if no == 0 {
-			delete(s.files, name)
+			delete(s.files, in(name))
 		}
 		reply(no, nil)
 	case opGetlk:
@@ -188,6 +214,7 @@ func (s *store) entry(id uint64) []byte {
 func (s *store) attr(id uint64) []byte {
 	out := make([]byte, 88)
 	binary.LittleEndian.PutUint64(out, id)
+	binary.LittleEndian.PutUint64(out[8:], s.sizes[id])
 	for i, v := range []uint32{s.modes[id], 1, s.uid, 0, 0, 4096} {
 		binary.LittleEndian.PutUint32(out[60+4*i:], v)
 	}

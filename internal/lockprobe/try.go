@@ -57,15 +57,21 @@ func hangsIn(stuck []stuckProbe, s sight) int {
 
 // tryAll tries them all, some at once.
 func (m *machine) tryAll(ctx context.Context, all []*trial, limit time.Duration) {
+	programs := &insidePrograms{in: map[*view]func() (guest, error){}}
+	defer programs.remove()
+	someAtOnce(all, slowAfter, func(t *trial) {
+		if t.stuck == 0 {
+			m.tryOne(ctx, t, limit, programs)
+		}
+	})
+}
+
+// someAtOnce does something with each of all.
+func someAtOnce[T any](all []T, slowAfter time.Duration, do func(T)) {
 	places := make(chan struct{}, atOnce)
 	processes := make(chan struct{}, slowLimit)
 	var wait sync.WaitGroup
-	programs := &insidePrograms{in: map[*view]func() (guest, error){}}
-	defer programs.remove()
-	for _, t := range all {
-		if t.stuck != 0 {
-			continue
-		}
+	for _, each := range all {
 		wait.Go(func() {
 			processes <- struct{}{}
 			defer func() { <-processes }()
@@ -75,7 +81,7 @@ func (m *machine) tryAll(ctx context.Context, all []*trial, limit time.Duration)
 			defer give()
 			slow := time.AfterFunc(slowAfter, give)
 			defer slow.Stop()
-			m.tryOne(ctx, t, limit, programs)
+			do(each)
 		})
 	}
 	wait.Wait()

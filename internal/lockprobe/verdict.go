@@ -191,6 +191,8 @@ func (e Evidence) hanging() string {
 		return "the mount itself does not answer"
 	case "create":
 		return "no file can be made"
+	case "folder":
+		return "no folder can be made"
 	case "remove":
 		return "no file can be removed"
 	case "":

@@ -1,0 +1,226 @@
+package lockprobe
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+)
+
+const (
+	proofSlowAfter = 3 * time.Second // a command takes the engine a tenth of a second, and more when it has much to do
+	proofGrace     = 2 * time.Second // what the engine may take to start a command and to tell how it ended
+	proofReserve   = 5 * time.Second // of the run's time: that grace, and the removal
+	proofLeast     = 2 * time.Second // a step that has less may seem to hang on a busy host
+	removeLimit    = 2 * time.Second
+	imageSize      = "1M"
+)
+
+// unlockedWarning is of the patched QEMU's warning: see docs/locks.md.
+const unlockedWarning = "going on WITHOUT a lock"
+
+// prove lets the containers' own qemu-img make images, and tests the health of nova_libvirt meanwhile.
+func (m *machine) prove(ctx context.Context, s seen, all []*trial, limit time.Duration, r *Result) {
+	healthy := make(chan Libvirt, 1)
+	go func() { healthy <- m.libvirt(ctx, s) }()
+	var proofs []*proof
+	for _, t := range all {
+		for _, sight := range t.sights {
+			if !hasFile(sight.view, "usr/bin/qemu-img") || t.attempt.Image || sight.named && t.attempt.Missing {
+				continue
+			}
+			proofs = append(proofs, &proof{trial: t, sight: sight, Proof: Proof{Container: sight.view.name, Path: sight.path}})
+		}
+	}
+	slices.SortStableFunc(proofs, func(a, b *proof) int { return s.order(a.Container) - s.order(b.Container) })
+	someAtOnce(proofs, proofSlowAfter, func(p *proof) { p.make(ctx, m, limit) })
+	for _, p := range proofs {
+		r.Proofs = append(r.Proofs, p.Proof)
+		if p.left != "" {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("cannot clear away %q in %s: %s; a run an hour later tries again", p.folder, p.Container, p.left))
+		}
+	}
+	r.Libvirt = <-healthy
+}
+
+// hasFile looks below the root of a container that runs.
+func hasFile(v *view, name string) bool {
+	if v.root == nil {
+		return false // or of the host
+	}
+	_, err := v.root.Lstat(name)
+	return err == nil
+}
+
+// proof is one while it is made.
+type proof struct {
+	Proof
+	trial  *trial
+	sight  sight
+	folder string // as the container sees it
+	left   string // why it is not gone
+}
+
+// say ends it.
+func (p *proof) say(result ProofResult, step ProofStep, detail string) {
+	p.Result, p.Step, p.Detail = result, step, detail
+}
+
+// make makes a folder, lets qemu-img make its images there, and removes it with them.
+func (p *proof) make(ctx context.Context, m *machine, limit time.Duration) {
+	if why := p.hindrance(); why != "" {
+		p.say(Unproved, "", why)
+		return
+	}
+	if limit = stepLimit(ctx, limit); limit < proofLeast {
+		p.say(Unproved, "", "too little of the run's time is left for it; give it a longer timeout")
+		return
+	}
+	v, device := p.sight.view, p.trial.device
+	work := task{Path: []byte(p.sight.path), MountID: p.sight.mount.ID, LimitMS: limit.Milliseconds(), Make: true, Users: p.users()}
+	made := m.try(ctx, v.folder, device, work)
+	work.Make, work.Remove, work.Folder, work.Users, work.LimitMS = false, made.folder, made.Folder, nil, removeLimit.Milliseconds()
+	user := "0"
+	if made.As != nil {
+		work.Users = append(work.Users, *made.As)
+		user = fmt.Sprintf("%d:%d", made.As.UID, made.As.GID)
+	}
+	if made.Folder == nil {
+		if work.Remove = made.file; work.Remove != "" { // it was killed before it could take it away
+			m.try(context.WithoutCancel(ctx), v.folder, device, work)
+		}
+		if made.Hangs != "" {
+			p.say(Stalls, "", Evidence{Hangs: made.Hangs}.hanging())
+			return
+		}
+		p.say(Unproved, "", cmp.Or(made.Problem, "the process that makes a folder for the image ended without a word"))
+		return
+	}
+	p.folder = path.Join(p.sight.path, made.folder)
+	p.run(ctx, m, user, limit)
+	p.settle(m.try(context.WithoutCancel(ctx), v.folder, device, work))
+}
+
+// hindrance is why it is not to be tried.
+func (p *proof) hindrance() string {
+	a := p.trial.attempt
+	switch {
+	case p.trial.stuck != 0:
+		return fmt.Sprintf("process %d of an earlier run still waits for this mount", p.trial.stuck)
+	case a.Hangs != "":
+		return Evidence{Hangs: a.Hangs}.hanging() + ": that did not end in time, so that qemu-img would hang, too"
+	case a.Problem != "":
+		return a.Problem
+	case !utf8.ValidString(p.sight.path):
+		return "the path is not valid UTF-8, and the engine takes no other argument"
+	case !hasFile(p.sight.view, "usr/bin/timeout") && !hasFile(p.sight.view, "bin/timeout"):
+		return "the container has no timeout(1), without which qemu-img might hang there for ever"
+	}
+	return ""
+}
+
+// stepLimit is the time of each of three steps, the folder among them, so that all of them fit into the run's.
+func stepLimit(ctx context.Context, limit time.Duration) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, (time.Until(deadline)-proofReserve)/3)
+	}
+	return limit.Truncate(time.Second)
+}
+
+// users are those to try as where root may not: whoever could make the file for the locks, outside of the container, and its own.
+func (p *proof) users() (all []user) {
+	as := p.trial.attempt.As
+	if p.trial.outside != nil {
+		as = p.trial.outside.As
+	}
+	if as != nil {
+		all = append(all, *as)
+	}
+	return append(all, user{p.sight.view.uid, p.sight.view.gid})
+}
+
+// run lets qemu-img make an image and convert it.
+func (p *proof) run(ctx context.Context, m *machine, user string, limit time.Duration) {
+	first, second := path.Join(p.folder, firstImage), path.Join(p.folder, secondImage)
+	began := time.Now()
+	defer func() { p.MS = milliseconds(time.Since(began)) }()
+	for _, step := range []struct {
+		name ProofStep
+		args []string
+	}{
+		{StepCreate, []string{"create", "-q", "-f", "qcow2", first, imageSize}},
+		{StepConvert, []string{"convert", "-f", "qcow2", "-O", "qcow2", first, second}},
+	} {
+		seconds := strconv.Itoa(int(limit / time.Second))
+		c := engine.Command{Args: append([]string{"timeout", "-s", "KILL", seconds, "qemu-img"}, step.args...), User: user}
+		began := time.Now()
+		stepping, cancel := context.WithTimeout(ctx, limit+proofGrace)
+		out, err := m.engine.Exec(stepping, p.sight.view.ID, c)
+		late := stepping.Err()
+		cancel()
+		p.Unlocked = p.Unlocked || strings.Contains(out.Output, unlockedWarning)
+		p.judge(step.name, limit, time.Since(began), late, out, err)
+		if p.Result != Works {
+			return
+		}
+	}
+}
+
+// killed is the exit code of timeout(1) once it has sent SIGKILL, of the engine for a command that was killed, and of a shell.
+const killed = 137
+
+func (p *proof) judge(step ProofStep, limit, took time.Duration, late error, out engine.Outcome, err error) {
+	said := ending(out.Output)
+	switch {
+	case err == nil && out.ExitCode == 0:
+		p.say(Works, "", said)
+	case err == nil && out.ExitCode == killed && took >= limit:
+		p.say(Stalls, step, fmt.Sprintf("it did not end within %v and was killed%s", limit, inBrackets(said)))
+	case err == nil && out.ExitCode == killed:
+		p.say(Fails, step, fmt.Sprintf("it was killed by somebody else, perhaps for lack of memory, or its container was stopped%s", inBrackets(said)))
+	case err == nil:
+		p.say(Fails, step, cmp.Or(said, fmt.Sprintf("it ended with %d and said nothing", out.ExitCode)))
+	case errors.Is(late, context.DeadlineExceeded) && errors.Is(err, engine.ErrUnknown):
+		p.say(Stalls, step, fmt.Sprintf("after %v the engine had not told how it ended: it cannot even be killed, or was not begun%s", limit+proofGrace, inBrackets(said)))
+	case step == StepCreate && !errors.Is(err, engine.ErrUnknown):
+		p.say(Unproved, "", "cannot run qemu-img: "+ending(err.Error()))
+	default:
+		p.say(Fails, step, fmt.Sprintf("cannot run qemu-img: %s%s", ending(err.Error()), inBrackets(said)))
+	}
+}
+
+// settle takes what the removal found: it only works if the images were there.
+func (p *proof) settle(removed attempt) {
+	problem := removed.Problem
+	if removed.Hangs != "" {
+		problem = Evidence{Hangs: removed.Hangs}.hanging() + ": that did not end in time"
+	}
+	p.left = problem
+	if p.Result != Works {
+		return
+	}
+	switch {
+	case removed.has(firstImage) && removed.has(secondImage):
+	case removed.Hangs != "":
+		p.say(Stalls, "", "qemu-img ended with 0, and to look at what it has made hangs")
+	case removed.has(firstImage):
+		p.say(Fails, StepConvert, "qemu-img ended with 0, and no second image is there"+inBrackets(problem))
+	default:
+		p.say(Fails, StepCreate, "qemu-img ended with 0, and no image is there"+inBrackets(problem))
+	}
+}
+
+// ending bounds what comes out of a container. The reason of a failure stands at the end.
+func ending(text string) string {
+	const most = 1000
+	text = strings.TrimSpace(text)
+	return strings.ToValidUTF8(text[max(0, len(text)-most):], "\uFFFD")
+}
