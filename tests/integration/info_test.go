@@ -44,7 +44,7 @@ func TestDiagnosis(t *testing.T) {
 			env.Setenv("MANY", string(paths))
 			return err
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"diagnose": diagnose, "mount": mount, "result": result, "in": in, "container": container},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"diagnose": diagnose, "mount": mount, "proof": proof, "result": result, "in": in, "container": container},
 	})
 }
 
@@ -91,14 +91,21 @@ func diagnose(ts *testscript.TestScript, neg bool, args []string) {
 
 // mount looks up a value of one row of the last result and wants it to contain a text: mount CONTAINER PATH KEY TEXT. "! mount
 // CONTAINER PATH" wants no such row.
-func mount(ts *testscript.TestScript, neg bool, args []string) {
+func mount(ts *testscript.TestScript, neg bool, args []string) { row(ts, neg, "mounts", args) }
+
+// proof does the same with the proofs.
+func proof(ts *testscript.TestScript, neg bool, args []string) { row(ts, neg, "proofs", args) }
+
+func row(ts *testscript.TestScript, neg bool, list string, args []string) {
 	if neg != (len(args) == 2) || !neg && len(args) != 4 {
-		ts.Fatalf("usage: mount CONTAINER PATH KEY TEXT, or ! mount CONTAINER PATH")
+		ts.Fatalf("usage: mount or proof CONTAINER PATH KEY TEXT, or ! mount or proof CONTAINER PATH")
 	}
-	var r struct{ Mounts []map[string]any }
+	var r map[string]json.RawMessage
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile("result.json")), &r))
+	var rows []map[string]any
+	ts.Check(json.Unmarshal(r[list], &rows))
 	path := strings.ReplaceAll(args[1], `\n`, "\n")
-	for _, m := range r.Mounts {
+	for _, m := range rows {
 		if m["container"] != args[0] || m["path"] != path {
 			continue
 		}

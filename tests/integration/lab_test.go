@@ -99,7 +99,7 @@ func scripts(t *testing.T, dir, set, release string) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"module": module, "result": result, "in": in, "diagnose": diagnose, "mount": mount,
+			"module": module, "result": result, "in": in, "diagnose": diagnose, "mount": mount, "proof": proof,
 			"begin": begin, "end": end, "killed": killed, "until": until, "small": small, "private-engine": privateEngine,
 		},
 	})
