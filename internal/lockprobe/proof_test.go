@@ -382,7 +382,7 @@ func TestHealthOfLibvirt(t *testing.T) {
 		{name: "hangs", test: []string{"CMD", "test"}, program: func(p *enginetest.Process) int {
 			<-p.Done
 			return 0
-		}, want: Libvirt{Container: "nova_libvirt", Detail: `its health test "test" did not end within 10s`}},
+		}, want: Libvirt{Container: "nova_libvirt", Detail: `its health test "test" did not end within`}},
 		{name: "stopped", program: ends(0), state: "exited"},
 		{name: "another container", program: ends(0), other: "nova_compute"},
 	} {
@@ -393,8 +393,12 @@ func TestHealthOfLibvirt(t *testing.T) {
 				c.Name = test.other
 			}
 			h := build(t, "/mnt/a", "ro", c)
-			if r := proved(t, h); r.Libvirt != test.want {
-				t.Errorf("%+v", r.Libvirt)
+			got := proved(t, h).Libvirt
+			if test.name == "hangs" { // how long depends on what was left of the run's time
+				got.Detail = got.Detail[:min(len(got.Detail), len(test.want.Detail))]
+			}
+			if got != test.want {
+				t.Errorf("%+v", got)
 			}
 		})
 	}
