@@ -41,8 +41,10 @@ var spec = ansible.Spec{
 	"prove": {
 		Type: ansible.Bool, Default: false,
 		Description: []string{
-			"Also let each container's own qemu-img make an image of 1 MiB on each mount and convert it, as for a volume, and run the health test of nova_libvirt.",
-			"It takes about half a second for each container and mount, some at once, of the time in I(timeout). With less than 15 seconds there may be none left for it.",
+			"Also let each container's own qemu-img make an image of 1 MiB on each mount and convert it, as for a volume.",
+			"And run the health test of nova_libvirt.",
+			"It takes about half a second for each container and mount, some at once, of the time in I(timeout).",
+			"With less than 15 seconds there may be none left for it.",
 		},
 	},
 }
