@@ -74,7 +74,7 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 	if o.Prove {
 		m.prove(ctx, s, all, o.perMount(), r)
 	}
-	servers := m.askServers(ctx, all)
+	servers, watched := m.askServers(ctx, all), watchedServers(all)
 	holders, err := m.holders(s, all)
 	if err != nil {
 		r.Warnings = append(r.Warnings, err.Error())
@@ -85,7 +85,7 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 			if sight.named && t.attempt.Missing {
 				continue
 			}
-			r.Mounts = append(r.Mounts, t.row(i, s, servers, holders))
+			r.Mounts = append(r.Mounts, t.row(i, s, servers, watched, holders))
 		}
 		if t.attempt.Removed > 0 {
 			r.Findings = append(r.Findings, Finding{Kind: LeftoverRemoved, Message: fmt.Sprintf("removed %d files or folders of earlier runs, which had been killed, from %s", t.attempt.Removed, t.sights[0].path)})
@@ -134,6 +134,19 @@ func (m *machine) askServers(ctx context.Context, all []*trial) map[string]*sunr
 	return found
 }
 
+// watchedServers are the servers of which an NFSv3 lock was granted. Before the first lock the kernel has rpc.statd watch a server; it does
+// not ask again, so that a statd that died since does no harm there.
+func watchedServers(all []*trial) map[string]bool {
+	found := map[string]bool{}
+	for _, t := range all {
+		mount := t.sights[0].mount
+		if mount.NeedsStatd() && nolock(mount) == "" && !t.attempt.Image && t.attempt.Probes.OFD.Result == Granted {
+			found[serverOf(mount)] = true
+		}
+	}
+	return found
+}
+
 // holders finds who on this host holds the images that were asked for. Locks of the same host do not keep each other out over some
 // filesystems as they should, so it looks for them whatever the answer was.
 func (m *machine) holders(s seen, all []*trial) (map[fileID][]Holder, error) {
@@ -157,7 +170,7 @@ func (s seen) nameOf(id string) string {
 }
 
 // row is what the i-th of those who see a spot is told.
-func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, holders map[fileID][]Holder) Mount {
+func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, watched map[string]bool, holders map[fileID][]Holder) Mount {
 	sight := t.sights[i]
 	mount := sight.mount
 	options := allOptions(mount)
@@ -165,7 +178,7 @@ func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, hol
 		Container: sight.view.name, Path: sight.path, Source: mount.Source, FSType: mount.FSType, Options: options,
 		NeedsStatd: mount.NeedsStatd(), Nolock: nolock(mount), Image: t.attempt.Image,
 		Probes: t.attempt.Probes, Problem: t.attempt.Problem, Hangs: t.attempt.Hangs, Stuck: t.stuck, As: t.attempt.As,
-		Services: s.answers, Server: servers[serverOf(mount)], QEMU: sight.view.row.QEMU, Variant: sight.view.row.Variant,
+		Services: s.answers, Watched: watched[serverOf(mount)], Server: servers[serverOf(mount)], QEMU: sight.view.row.QEMU, Variant: sight.view.row.Variant,
 	}
 	if e.Server != nil && !t.fails() {
 		e.Server = nil

@@ -158,6 +158,8 @@ func TestVerdicts(t *testing.T) {
 		{"full", only(unix.ENOSPC, "create"), "nfs", v3, well(), Unclear, FixLook, "it is full"},
 		{"over quota", only(unix.EDQUOT, "create"), "nfs", v3, well(), Unclear, FixLook, "its quota is used up"},
 		{"read-only at the server", only(unix.EROFS, "create"), "nfs", v3, well(), Unclear, FixLook, "it is read-only"},
+		{"read-only at the server, statd dead", only(unix.EROFS, "create"), "nfs", v3, without(func(n *network) { n.statd = refused }), StatdDead, FixRPCBind, "no lock was tried"},
+		{"full, nolock", only(unix.ENOSPC, "create"), "nfs", "rw,vers=3,nolock,local_lock=all,addr=" + filer, well(), NolockMount, FixNFSv4, "it is full"},
 		{"nobody may write", only(unix.EACCES, "create"), "nfs", v3, well(), Unclear, FixLook, "root_squash"},
 		{"only flock is refused", only(unix.ENOLCK, "flock"), "nfs", v3, well(), OK, FixNone, "flock: refused"},
 	}

@@ -65,6 +65,7 @@ type Evidence struct {
 	Stuck       int    // a process of an earlier run that still hangs in this mount
 	As          *user  // the locks were tried as this user, not root
 	Services    sunrpc.Answers
+	Watched     bool                  // an NFSv3 lock of the same server is granted: the kernel need not ask statd for it again
 	Server      *sunrpc.ServerAnswers // asked only where an NFSv3 lock fails
 	QEMU        QEMU                  // of the container
 	Variant     string
@@ -111,7 +112,7 @@ func (e Evidence) verdict() (Verdict, string) {
 		return Hangs, e.hanging()
 	}
 	if ofd.Result == NotTried {
-		return Unclear, e.Problem
+		return e.untried()
 	}
 	if e.Nolock != "" {
 		return NolockMount, e.Nolock
@@ -138,6 +139,18 @@ func (e Evidence) verdict() (Verdict, string) {
 		return OFDUnsupported, why
 	}
 	return LocksRefused, why
+}
+
+// untried judges a mount where no file of ours can be made: it is read-only, full, or root may not write there. Options and services
+// are known all the same. A lock on somebody's file instead would tell more, and could keep its owner out.
+func (e Evidence) untried() (Verdict, string) {
+	if e.Nolock != "" {
+		return NolockMount, e.Nolock + "; no lock was tried: " + e.Problem
+	}
+	if v := e.service(); v != OK && !e.Watched {
+		return v, "this follows from the services alone; no lock was tried: " + e.Problem
+	}
+	return Unclear, e.Problem
 }
 
 // image judges a file, whose locks were only asked for.
@@ -261,6 +274,9 @@ func (e Evidence) lines() []string {
 	}
 	if e.Nolock != "" {
 		add("mount options: %s", e.Options)
+	}
+	if e.Watched && e.Probes.OFD.Result == NotTried && e.service() != OK {
+		add("another NFSv3 mount of the same server gives locks: the kernel had rpc.statd watch that server while it answered")
 	}
 	if e.NeedsStatd {
 		add("rpcbind: %s%s", e.Services.RPCBind, inBrackets(e.Services.RPCDetail))

@@ -1,9 +1,11 @@
 package lockprobe
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
 
@@ -54,6 +56,14 @@ func TestJudge(t *testing.T) {
 		{"the container's profile, NFSv3", Evidence{Container: "c", Probes: all(noLocks), Inside: true, OutsideWell: true, NeedsStatd: true, Services: services(up, dead)}, LocksRefused, FixPatch, "inside c only"},
 		{"nolock", Evidence{Probes: all(granted), Nolock: "nolock", Options: "rw,nolock"}, NolockMount, FixNFSv4, "rw,nolock"},
 		{"read-only", Evidence{Probes: all(untried), Problem: "it is mounted read-only"}, Unclear, FixLook, "read-only"},
+		{"read-only, statd dead", Evidence{Probes: all(untried), Problem: "it is mounted read-only", NeedsStatd: true, Services: services(up, dead)}, StatdDead, FixRPCBind, "follows from the services alone; no lock was tried: it is mounted read-only"},
+		{"read-only, no rpcbind", Evidence{Probes: all(untried), Problem: "it is mounted read-only", NeedsStatd: true, Services: services(absent, absent)}, RPCBindMissing, FixRPCBind, "rpcbind: absent"},
+		{"full, statd unknown to rpcbind", Evidence{Probes: all(untried), Problem: "it is full", NeedsStatd: true, Services: services(up, absent)}, StatdMissing, FixRPCBind, "it is full"},
+		{"read-only, statd dead, the server is watched", Evidence{Probes: all(untried), Problem: "it is mounted read-only", NeedsStatd: true, Services: services(up, dead), Watched: true}, Unclear, FixLook, "another NFSv3 mount of the same server gives locks"},
+		{"read-only, all services answer", Evidence{Probes: all(untried), Problem: "it is mounted read-only", NeedsStatd: true, Services: answers}, Unclear, FixLook, "read-only"},
+		{"read-only, NFSv4, statd dead", Evidence{Probes: all(untried), Problem: "it is mounted read-only", Services: services(up, dead)}, Unclear, FixLook, "read-only"},
+		{"full, nolock", Evidence{Probes: all(untried), Problem: "it is full", Nolock: "nolock", Services: services(absent, absent)}, NolockMount, FixNFSv4, "no lock was tried: it is full"},
+		{"read-only, local POSIX locks, statd dead", Evidence{Probes: all(untried), Problem: "it is mounted read-only", Nolock: "local_lock=posix", NeedsStatd: true, Services: services(up, dead)}, NolockMount, FixNFSv4, "local_lock=posix"},
 		{"a lock that is held on a file of ours", Evidence{Probes: Probes{granted, Probe{Result: HeldBy}, granted}}, Unclear, FixLook, "does not release locks"},
 		{"held image", Evidence{Image: true, Probes: Probes{Probe{Result: HeldBy}, untried, untried}}, Held, FixHolder, "fence it first"},
 	}
@@ -121,5 +131,24 @@ func TestDriftIsReportedOfWhatWasLookedAt(t *testing.T) {
 	r.drift(s)
 	if len(r.Drift) != 2 || r.Drift[0].Kind != Gone || r.Drift[0].Container != "cinder_api" || r.Drift[1].Kind != Recreated || r.Drift[1].Container != "nova_compute" {
 		t.Errorf("%+v", r.Drift)
+	}
+}
+
+// Only a lock that the server gave shows that statd was asked for it.
+func TestAServerIsWatchedWhereItsLockIsGranted(t *testing.T) {
+	on := func(fstype, super string, p Probe, image bool) *trial {
+		return &trial{sights: []sight{{mount: host.MountPoint{FSType: fstype, Super: super}}}, attempt: attempt{Probes: Probes{OFD: p}, Image: image}}
+	}
+	got := watchedServers([]*trial{
+		on("nfs", "vers=3,addr=192.0.2.1", granted, false),
+		on("nfs", "vers=3,addr=192.0.2.2", untried, false),
+		on("nfs", "vers=3,addr=192.0.2.3", noLocks, false),
+		on("nfs", "vers=3,addr=192.0.2.4,nolock", granted, false),
+		on("nfs", "vers=3,addr=192.0.2.5,local_lock=posix", granted, false),
+		on("nfs4", "vers=4.2,addr=192.0.2.6", granted, false),
+		on("nfs", "vers=3,addr=192.0.2.7", granted, true),
+	})
+	if want := map[string]bool{"192.0.2.1": true}; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
