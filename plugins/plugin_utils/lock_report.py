@@ -70,9 +70,9 @@ COMMANDS = tuple(
 FIRST_COLUMNS = ("host", "nova_libvirt", "nova_compute", "cinder_volume", "cinder_backup", "cinder_api", "cinder_scheduler")
 
 
-def collect(hostvars, hosts, variable="nfs_lock_info_result", fix_variable="nfs_lock_fix_result", time=""):
-    """The whole report. Each of hosts is in it, also one that gave no result."""
-    rows = [read_host(str(name), *results_of(hostvars, name, variable, fix_variable)) for name in dict.fromkeys(hosts)]
+def collect(results, time=""):
+    """The whole report, of each host's results of nfs_lock_info and nfs_lock_fix. A host that gave none (None) is in it as well."""
+    rows = [read_host(str(name), info, fix) for name, (info, fix) in results.items()]
     rows.sort(key=lambda row: natural(row["host"]))
     counts = dict.fromkeys(STATUSES, 0)
     for row in rows:
@@ -84,11 +84,6 @@ def collect(hostvars, hosts, variable="nfs_lock_info_result", fix_variable="nfs_
         "columns": columns(rows),
         "hosts": rows,
     }
-
-
-def results_of(hostvars, name, *variables):
-    known = hostvars[name] if name in hostvars else {}
-    return [known.get(variable) for variable in variables]
 
 
 def natural(name):

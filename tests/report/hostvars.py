@@ -220,5 +220,6 @@ def many(count=500):
     return fleet
 
 
-def hostvars(results):
-    return {host: {} if info is None else {"nfs_lock_info_result": info} for host, info in results.items()}
+def without_fix(results):
+    """As the report takes them: of each host what nfs_lock_info and nfs_lock_fix returned."""
+    return {host: (info, None) for host, info in results.items()}

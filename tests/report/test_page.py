@@ -11,7 +11,8 @@ from browser import Browser
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from ansible_collections.nfslock.kolla.plugins.filter.lock_report import lock_report
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import collect
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report_page import page
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report_text import visible
 
 FILES = pathlib.Path(__file__).parents[2] / "roles" / "nfs_lock_report" / "files"
@@ -59,7 +60,7 @@ def pages(tmp_path_factory):
         path = folder / f"{name}.html"
         files = {"template": "report.html.j2", "style": "report.css", "script": "report.js"}
         texts = {option: (FILES / file).read_text(encoding="utf-8") for option, file in files.items()}
-        path.write_text(lock_report(hostvars.hostvars(results), list(results), "html", **texts), encoding="utf-8")
+        path.write_text(page(collect(hostvars.without_fix(results)), **texts), encoding="utf-8")
         return path
 
     return {"typical": write("typical", hostvars.TYPICAL), "hostile": write("hostile", HOSTILE), "many": write("many", hostvars.many())}

@@ -1,0 +1,112 @@
+"""Writes the report on file locks, on the controller and for all hosts at once.
+
+As a template in a loop this took 25 s for 500 hosts with ansible-core 2.21: each form read every host's result again, and each value of
+a result passed through the templating engine. Here the results are read once, and as they are: what a module returned is never
+a template.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import collect
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report_markdown import markdown
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report_page import page
+
+ARGUMENTS = {
+    "dir": {"type": "path", "required": True},
+    "hosts": {"type": "list", "elements": "str", "required": True},
+    "variable": {"type": "str", "default": "nfs_lock_info_result"},
+    "fix_variable": {"type": "str", "default": "nfs_lock_fix_result"},
+    "time": {"type": "str", "default": ""},
+}
+
+
+class ActionModule(ActionBase):
+
+    BYPASS_HOST_LOOP = True  # once for all hosts
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        _checked, options = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        variables = (options["variable"], options["fix_variable"])
+        results = {name: results_of(task_vars["hostvars"], name, variables) for name in options["hosts"]}
+        report = collect(results, options["time"])
+        parts = {name: self._read(f"report.{name}") for name in ("html.j2", "css", "js")}
+        texts = {
+            "html": page(report, parts["html.j2"], parts["css"], parts["js"]) + "\n",
+            "json": json.dumps(report, ensure_ascii=False, indent=2) + "\n",
+            "md": markdown(report),
+        }
+        folder = Folder(self._loader.path_dwim(options["dir"]), self._task.check_mode)
+        for form, text in texts.items():
+            folder.write(f"nfs-lock-report.{form}", text)
+        # Who reads the difference of the others?
+        diff = [change for change in folder.changes if change["after_header"].endswith(".md")] if self._task.diff else []
+        return {"changed": bool(folder.changes), "files": [os.path.join(folder.path, f"nfs-lock-report.{form}") for form in texts], "diff": diff}
+
+    def _read(self, name):
+        with open(self._find_needle("files", name), encoding="utf-8") as file:
+            return file.read()
+
+
+def results_of(hostvars, name, variables):
+    """A host's results; None where there is none."""
+    known = hostvars.raw_get(name) if name in hostvars else {}
+    found = []
+    for variable in variables:
+        value = known.get(variable)
+        if isinstance(value, str):  # not what a module returned, but a variable that refers to it
+            value = hostvars[name].get(variable)
+        found.append(value if isinstance(value, Mapping) else None)
+    return found
+
+
+class Folder:
+    """Files that are written in one step each, and only where something differs."""
+
+    def __init__(self, path, check_mode):
+        self.path = path
+        self.check_mode = check_mode
+        self.changes = []  # as Ansible shows differences
+
+    def write(self, name, text):
+        path = os.path.join(self.path, name)
+        before, mode = "", None
+        try:
+            with open(path, encoding="utf-8", errors="replace", newline="") as file:
+                before, mode = file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise AnsibleActionFail(f"cannot read {path}: {error.strerror}") from error
+        if (before, mode) == (text, 0o644):
+            return
+        self.changes.append({"before_header": path, "after_header": path, "before": before, "after": text})
+        if self.check_mode:
+            return
+        try:
+            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            put(path, text)
+        except OSError as error:
+            raise AnsibleActionFail(f"cannot write {path}: {error.strerror}") from error
+
+
+def put(path, text):
+    number, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
+    try:
+        with open(number, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
