@@ -16,9 +16,11 @@ import (
 
 // setting is something that a configuration file says, and where.
 type setting struct {
-	value string
-	file  string
-	line  int
+	value   string
+	file    string
+	line    int
+	section string
+	key     string
 }
 
 // share is a line of nfs_shares.
@@ -34,7 +36,9 @@ type config struct {
 	shares []share
 	cinder []setting // nfs_mount_options of each backend
 	nova   []setting // [libvirt] nfs_mount_options
-	unread []Finding
+	// Where those options belong if they are not there: sections of Cinder's that have nfs_shares_config, and nova.conf.
+	backends, novas []setting
+	unread          []Finding
 }
 
 // The files of one kind, below the folder of kolla-ansible's configuration: what it wrote for the containers, and on a deployment host
@@ -89,13 +93,22 @@ func readConfig(dir string) config {
 		return err
 	})
 	each(cinderFiles, func(r io.Reader, name string) error {
-		found, err := parseOptions(r, name, func(_, key string) bool { return key == "nfs_mount_options" || key == "nas_mount_options" })
-		c.cinder = append(c.cinder, found...)
+		found, err := parseOptions(r, name, func(_, key string) bool {
+			return key == "nfs_mount_options" || key == "nas_mount_options" || key == "nfs_shares_config"
+		})
+		for _, s := range found {
+			if s.key == "nfs_shares_config" {
+				c.backends = append(c.backends, s)
+			} else {
+				c.cinder = append(c.cinder, s)
+			}
+		}
 		return err
 	})
 	each(novaFiles, func(r io.Reader, name string) error {
 		found, err := parseOptions(r, name, func(section, key string) bool { return section == "libvirt" && key == "nfs_mount_options" })
 		c.nova = append(c.nova, found...)
+		c.novas = append(c.novas, setting{file: name, section: "libvirt"})
 		return err
 	})
 	return c
@@ -161,7 +174,7 @@ func parseOptions(r io.Reader, name string, want func(section, key string) bool)
 			if len(all) == mostValues || len(value) > longest {
 				return all, errTooMuch
 			}
-			all = append(all, setting{value, name, n})
+			all = append(all, setting{value, name, n, section, key})
 			open = true
 		}
 	}
@@ -227,6 +240,27 @@ func (c config) lint() []Finding {
 		}
 		all = append(all, c.compare(s)...)
 	}
+	return all
+}
+
+// settings are what the files say, and the places where they say nothing yet, for who is to change them.
+func (c config) settings() []Setting {
+	all := []Setting{}
+	for _, s := range c.shares {
+		all = append(all, Setting{Service: "share", Export: s.export, Options: s.options, File: s.file, Line: s.line})
+	}
+	add := func(service string, said, places []setting) {
+		for _, s := range said {
+			all = append(all, Setting{Service: service, Section: s.section, Option: s.key, Options: s.value, File: s.file, Line: s.line})
+		}
+		for _, p := range places {
+			if !slices.ContainsFunc(said, func(s setting) bool { return s.file == p.file && s.section == p.section }) {
+				all = append(all, Setting{Service: service, Section: p.section, File: p.file, Line: p.line})
+			}
+		}
+	}
+	add("cinder", c.cinder, c.backends)
+	add("nova", c.nova, c.novas)
 	return all
 }
 

@@ -83,6 +83,34 @@ func TestLint(t *testing.T) {
 }
 
 // What is no file, or too long for a line, is named and does no harm.
+// What the files say goes out with its place, and so does where nothing stands yet.
+func TestSettings(t *testing.T) {
+	dir := etc(t, map[string]string{
+		"cinder-volume/nfs_shares":  "filer:/a -o vers=3,hard\nfiler:/b\n",
+		"cinder-volume/cinder.conf": "[backend_defaults]\nnas_mount_options = soft\n[nfs-1]\nnfs_shares_config = /etc/cinder/nfs_shares\nnfs_mount_options = vers=3\n[nfs-2]\nnfs_shares_config = /etc/cinder/nfs_shares\n[rbd-1]\nx = y\n",
+		"nova-compute/nova.conf":    "[DEFAULT]\nx = y\n",
+		"config/nova.conf":          "[libvirt]\nnfs_mount_options = rsize=65536\n",
+	})
+	want := []Setting{
+		{Service: "share", Export: "filer:/a", Options: "vers=3,hard", File: "cinder-volume/nfs_shares", Line: 1},
+		{Service: "share", Export: "filer:/b", File: "cinder-volume/nfs_shares", Line: 2},
+		{Service: "cinder", Section: "backend_defaults", Option: "nas_mount_options", Options: "soft", File: "cinder-volume/cinder.conf", Line: 2},
+		{Service: "cinder", Section: "nfs-1", Option: "nfs_mount_options", Options: "vers=3", File: "cinder-volume/cinder.conf", Line: 5},
+		{Service: "cinder", Section: "nfs-2", File: "cinder-volume/cinder.conf", Line: 7},
+		{Service: "nova", Section: "libvirt", Option: "nfs_mount_options", Options: "rsize=65536", File: "config/nova.conf", Line: 2},
+		{Service: "nova", Section: "libvirt", File: "nova-compute/nova.conf"},
+	}
+	for i := range want {
+		want[i].File = filepath.Join(dir, want[i].File)
+	}
+	if diff := cmp.Diff(want, readConfig(dir).settings()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := (config{}).settings(); got == nil || len(got) != 0 {
+		t.Errorf("without files: %v", got)
+	}
+}
+
 func TestHostileConfiguration(t *testing.T) {
 	dir := etc(t, map[string]string{"cinder-volume/nfs_shares": strings.Repeat("x", 1<<20), "nova-compute/nova.conf/x": ""})
 	if err := os.Symlink("/etc/shadow", filepath.Join(dir, "cinder-volume/cinder.conf")); err != nil {

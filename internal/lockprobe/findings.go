@@ -43,6 +43,7 @@ func (r *Result) find(o Options, s seen, all []*trial) {
 		}
 	}
 	r.Findings = append(r.Findings, s.config.lint()...)
+	r.Settings = s.config.settings()
 	r.Findings = append(r.Findings, s.config.lintMounts(r.Mounts)...)
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.File, b.File), a.Line-b.Line)

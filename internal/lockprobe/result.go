@@ -15,6 +15,7 @@ type Result struct {
 	StaleGuests []Guest     `json:"stale_guests"`
 	Drift       []Drift     `json:"drift"`
 	Findings    []Finding   `json:"findings"`
+	Settings    []Setting   `json:"settings"` // of NFS mounts, as the files of kolla-ansible on this host have them
 	RPCBind     Service     `json:"rpcbind"`
 	Statd       Service     `json:"statd"`
 	Leftovers   []LeftProbe `json:"stuck_probes"`
@@ -170,6 +171,17 @@ type Finding struct {
 	Message string      `json:"message"`
 	File    string      `json:"file"` // where it is written; empty if nowhere
 	Line    int         `json:"line"` // from 1; 0 without a file
+}
+
+// Setting is what a file of kolla-ansible says of NFS mounts, or a place where it could.
+type Setting struct {
+	Service string `json:"service"` // "share", a line of nfs_shares, which Cinder and Nova both get; "cinder"; "nova"
+	Section string `json:"section"` // of cinder.conf or nova.conf: "nfs-1", "libvirt"
+	Option  string `json:"option"`  // "nfs_mount_options"; empty where the section does not have it
+	Export  string `json:"export"`  // of a share: "filer:/cinder"
+	Options string `json:"options"` // "vers=3,hard"
+	File    string `json:"file"`
+	Line    int    `json:"line"` // from 1; 0 where nothing stands
 }
 
 // FindingKind is what a finding is about.

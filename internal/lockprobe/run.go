@@ -52,7 +52,7 @@ func Run(ctx context.Context, o Options, _ ansible.Call) (Result, error) {
 func emptyResult() Result {
 	return Result{
 		Verdict: Unclear, Cure: Cure{Fix: FixLook}, Evidence: []string{}, Mounts: []Mount{}, Packages: []Packages{}, StaleGuests: []Guest{}, Drift: []Drift{},
-		Findings: []Finding{}, Leftovers: []LeftProbe{}, Guests: -1, Proofs: []Proof{},
+		Findings: []Finding{}, Settings: []Setting{}, Leftovers: []LeftProbe{}, Guests: -1, Proofs: []Proof{},
 	}
 }
 
