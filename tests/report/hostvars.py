@@ -136,6 +136,22 @@ def patched():
     )
 
 
+def configured(file, line, service, **said):
+    return {"service": service, "section": "", "option": "", "export": "", "options": "", "file": f"/etc/kolla/{file}", "line": line, **said}
+
+
+def storage(options="rw,vers=3", export="filer:/cinder"):
+    """A host of cinder_volume as kolla-ansible writes it."""
+    return {**needs_rpcbind(), "settings": [
+        configured("cinder-volume/nfs_shares", 1, "share", export=export, options=options),
+        configured("cinder-volume/cinder.conf", 40, "cinder", section="nfs-1"),
+    ]}
+
+
+def compute(options="hard,nolock"):
+    return {**needs_rpcbind(), "settings": [configured("nova-compute/nova.conf", 9, "nova", section="libvirt", option="nfs_mount_options", options=options)]}
+
+
 UNREACHABLE = {"changed": False, "unreachable": True, "msg": "Failed to connect to the host via ssh: ssh: connect to host compute4 port 22: No route to host"}
 FAILED = {"changed": False, "failed": True, "msg": "cannot look at the host: this needs root; use become"}
 

@@ -62,6 +62,62 @@ def test_every_form_is_as_it_should_be_and_a_second_run_changes_nothing(fleet, g
     assert "timestamp_seconds 1\n" not in old.read_text(encoding="utf-8"), "an alert on old metrics needs the new time"
 
 
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file()}
+
+
+def test_overrides_are_written_for_review(fleet, golden):
+    hosts = fleet({"storage1": hostvars.storage(), "storage2": hostvars.storage(), "compute1": hostvars.compute(), "compute4": hostvars.UNREACHABLE}, ())
+    folder = hosts.folder / "overrides"
+    there = ("-e", json.dumps({"nfs_lock_report_overrides_dir": str(folder)}))
+    hosts.run(*there, "--check", "--diff")
+    assert not folder.exists() and "+filer:/cinder -o rw,vers=4.2" in hosts.output
+    recap = hosts.run(*there)
+    assert sum(row["changed"] for row in recap.values()) == 1
+    found = contents(folder)
+    golden("overrides.md", found.pop("README.md"))
+    mark = "# Written by nfslock.kolla.nfs_lock_report, for review.\n"
+    assert found == {
+        "config/nfs_shares": mark + "filer:/cinder -o rw,vers=4.2\n",
+        "config/cinder/cinder-volume.conf": mark + "[nfs-1]\nnfs_mount_options = vers=4.2\n",
+        "config/nova/nova-compute.conf": mark + "[libvirt]\nnfs_mount_options = hard,vers=4.2\n",
+    }
+    recap = hosts.run(*there, "-e", json.dumps({"nfs_lock_report_dir": ""}))
+    assert sum(row["changed"] for row in recap.values()) == 0
+
+    # Hosts that differ since, and one of them hostile: what was one file is one for each, and a file of somebody else's stays.
+    note = folder / "config" / "note"
+    note.write_text("mine", encoding="utf-8")
+    pathlib.Path("/tmp/nfslock-injected").unlink(missing_ok=True)
+    hosts.results["storage2"] = hostvars.storage("rw,vers=4.1", "filer:/{{ lookup('pipe', 'touch /tmp/nfslock-injected') }}")
+    hosts.write()
+    recap = hosts.run(*there, "--check")
+    assert sum(row["changed"] for row in recap.values()) == 1 and (folder / "config" / "nfs_shares").exists(), "check mode has removed a file"
+    hosts.run(*there)
+    assert set(contents(folder)) == {
+        "README.md", "config/note", "config/cinder/storage1/nfs_shares", "config/cinder/cinder-volume.conf", "config/nova/nova-compute.conf"}
+    assert not pathlib.Path("/tmp/nfslock-injected").exists()
+    assert "lookup" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_overrides_go_only_where_nothing_else_is(fleet):
+    hosts = fleet({"storage1": hostvars.storage()}, ())
+    folder = hosts.folder / "mine"
+    (folder / "config").mkdir(parents=True)
+    (folder / "config" / "nfs_shares").write_text("filer:/mine\n", encoding="utf-8")
+    etc = hosts.folder / "link"
+    etc.symlink_to("/etc")
+    for path, says in ((folder, "it is not empty"), ("/etc/kolla", "name another folder"), (etc / "kolla" / "config" / "x", "name another folder")):
+        hosts.run("-e", json.dumps({"nfs_lock_report_overrides_dir": str(path), "nfs_lock_report_dir": ""}), returncode=2)
+        assert says in hosts.output
+    assert contents(folder) == {"config/nfs_shares": "filer:/mine\n"}
+    hosts.run("-e", json.dumps({"nfs_lock_report_overrides_dir": str(hosts.folder / "free")}))
+    other = hosts.folder / "free" / "config" / "nfs_shares"
+    other.write_text("filer:/mine\n", encoding="utf-8")
+    hosts.run("-e", json.dumps({"nfs_lock_report_overrides_dir": str(hosts.folder / "free")}), returncode=2)
+    assert "somebody else's file is there" in hosts.output and other.read_text(encoding="utf-8") == "filer:/mine\n"
+
+
 def test_hostile_results_stay_text(fleet):
     pathlib.Path("/tmp/nfslock-injected").unlink(missing_ok=True)
     attacks = [attack for attack in hostvars.ATTACKS if "\ud800" not in attack]  # which newer cores refuse themselves

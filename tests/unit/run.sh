@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
-# The action plugin's tests, on the oldest supported ansible-core, on the first with tagged data, and on the newest.
+# The tests of the action plugin, the roles and the overrides, on the oldest supported ansible-core, on the first with tagged data, and on the newest.
 # Arguments go to pytest. An interpreter that is not here is skipped by name; in CI (CI is set) it is a failure.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 # shellcheck source=tests/ansible/venv.sh
 . "$here/../ansible/venv.sh"
+
+scratch="$(mktemp -d)" # where what plugins share is found by its full name
+trap 'rm -rf "$scratch"' EXIT
+mkdir -p "$scratch/ansible_collections/nfslock"
+ln -s "$(cd "$here/../.." && pwd)" "$scratch/ansible_collections/nfslock/kolla"
 
 ran=0 missing=()
 while read -r core python; do
@@ -15,7 +20,7 @@ while read -r core python; do
     fi
     echo "== ansible-core $core, Python $python"
     bin="$(venv "unit-$core-py$python" "$interpreter" "ansible-core==$core" pytest==9.2.0)"
-    PYTHONDONTWRITEBYTECODE=1 "$bin/python" -m pytest -q -p no:cacheprovider --rootdir "$here" "$@" "$here" </dev/null
+    PYTHONPATH="$scratch" PYTHONDONTWRITEBYTECODE=1 "$bin/python" -m pytest -q -p no:cacheprovider --rootdir "$here" "$@" "$here" </dev/null
     ran=$((ran + 1))
 done <<'MATRIX'
 2.14.18 3.11
