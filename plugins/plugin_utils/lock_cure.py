@@ -1,0 +1,226 @@
+"""What is to be done about file locks on each host: from results of nfs_lock_info, without input or output.
+
+The order is always the same: rpcbind and rpc.statd first, the patched QEMU only for what is refused all the same, and nothing at all
+where the cause lies with the server, the network or a mount option. Results come from hosts and need not have the shape that the module
+documents.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import flag, natural, row_of, rows_of, text
+
+# Containers in which QEMU runs guests, or Nova makes their disks: what they mount comes and goes with guests.
+FOR_GUESTS = ("nova_libvirt", "nova_compute")
+CARRIERS = (*FOR_GUESTS, "cinder_volume", "cinder_backup", "cinder_api", "cinder_scheduler")
+
+# Verdicts with which QEMU fails. The others are to be known, and stop nobody's work.
+FAILING = ("server_no_nlm", "callback_blocked", "hangs", "locks_refused", "ofd_unsupported", "rpcbind_missing", "statd_missing", "statd_dead")
+
+
+def inert(value):
+    """The same without anything that Ansible could take for a template when it is kept in a variable.
+
+    Marking it unsafe is not enough: before ansible-core 2.19 a list or dictionary loses the marks where a template returns it.
+    """
+    if isinstance(value, str):
+        return re.sub(r"\{(?=[{%#])", "{ ", value)
+    if isinstance(value, dict):
+        return {inert(key): inert(item) for key, item in value.items()}
+    return [inert(item) for item in value] if isinstance(value, list) else value
+
+
+def looked_at(info):
+    """Whether it is a result with a verdict."""
+    return isinstance(info, Mapping) and not flag(info, "failed") and not flag(info, "unreachable") and bool(text(info, "verdict"))
+
+
+def fleet(results):
+    """What only all hosts together tell, from pairs of a host's name and its result.
+
+    nfsv3: where NFS is mounted with version 3, whose locks need rpcbind and rpc.statd on every host that may mount it; empty if nowhere.
+    refused: {source: where}, stores that refuse locks in cinder_volume and that Nova mounts when a guest gets a volume.
+    """
+    nfsv3, refused = "", {}
+    for host, info in results:
+        if not looked_at(info):
+            continue
+        if text(row_of(info, "cure"), "fix") == "rpcbind_ensure" and not nfsv3:
+            nfsv3 = f"{host} needs them"
+        for mount in rows_of(info, "mounts"):
+            where = f"{text(mount, 'source')} at {text(mount, 'path')} in {text(mount, 'container')} of {host}"
+            if text(mount, "vers").startswith("3") and "nolock" not in text(mount, "options").split(",") and not nfsv3:
+                nfsv3 = where
+            if (
+                text(mount, "container") == "cinder_volume"
+                and text(mount, "recommended_fix") == "patch"
+                and text(mount, "fstype").startswith("nfs")
+                and text(mount, "probed") != "inside"  # the container refuses there, not the store
+            ):
+                refused.setdefault(text(mount, "source"), where)
+    return {"nfsv3": nfsv3, "refused": refused}
+
+
+def cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True):
+    """What is to be done on one host. info is its result of nfs_lock_info, whole what fleet() returned.
+
+    patch and rpcbind are what the user wants; mounts_nfs tells whether the host is one that mounts NFS for guests or volumes. Returns
+    rpcbind (whether to run rpcbind_ensure) with rpcbind_why, patch (names of containers) with patch_why, left (what fails and needs a
+    person), look (what does not fail and wants to be known), todo (whether a module has something to do) and say (all of it in lines).
+    """
+    plan = {"rpcbind": False, "rpcbind_why": "", "patch": [], "patch_why": "", "left": [], "look": []}
+    if looked_at(info):
+        fill(plan, info, whole, patch, rpcbind, mounts_nfs)
+    plan["todo"] = plan["rpcbind"] or bool(plan["patch"])
+    plan["say"] = sentences(plan)
+    return plan
+
+
+def sentences(plan):
+    lines = []
+    if plan["rpcbind"]:
+        lines.append(f"rpcbind_ensure: {plan['rpcbind_why']}")
+    if plan["patch"]:
+        lines.append(f"the patched QEMU: {plan['patch_why']}")
+    lines += [f"by hand: {sentence}" for sentence in plan["left"]]
+    return lines + [f"to be known: {sentence}" for sentence in plan["look"]]
+
+
+def fill(plan, info, whole, patch, rpcbind, mounts_nfs):
+    mounts = [mount for mount in rows_of(info, "mounts") if not flag(mount, "image")]
+    packages = {text(row, "container"): text(row, "qemu") for row in rows_of(info, "packages")}
+
+    asked = text(row_of(info, "cure"), "fix") == "rpcbind_ensure" or any(text(mount, "recommended_fix") == "rpcbind_ensure" for mount in mounts)
+    services = all(text(row_of(info, name), "state") == "answers" for name in ("rpcbind", "statd"))
+    if rpcbind == "always":
+        plan.update(rpcbind=mounts_nfs or asked, rpcbind_why="asked for")
+    elif rpcbind == "auto" and asked:
+        plan.update(rpcbind=True, rpcbind_why=text(info, "msg"))
+    elif rpcbind == "auto" and mounts_nfs and whole["nfsv3"] and not services:
+        plan.update(rpcbind=True, rpcbind_why=f"NFSv3 is in use: {whole['nfsv3']}")
+    if not plan["rpcbind"]:
+        plan["rpcbind_why"] = ""
+
+    if patch == "always":
+        plan["patch"] = [name for name in CARRIERS if packages.get(name, "none") != "none"]
+        plan["patch_why"] = "asked for" if plan["patch"] else ""
+    elif patch == "needed":
+        why = {}
+        for mount in mounts:
+            if text(mount, "recommended_fix") == "patch" and text(mount, "container") in CARRIERS:
+                why.setdefault(text(mount, "container"), f"{text(mount, 'verdict')} at {text(mount, 'path')}")
+        for source, where in whole["refused"].items():
+            for name in FOR_GUESTS:
+                if name in packages and packages[name] not in ("none", "unknown"):
+                    why.setdefault(name, f"guests will use {source}, whose locks are refused ({where})")
+        for name, qemu in packages.items():
+            if qemu in ("patched", "mixed") and name in CARRIERS:
+                why.setdefault(name, "it is patched already" if qemu == "patched" else "it is patched in part")
+        plan["patch"] = [name for name in CARRIERS if name in why]
+        plan["patch_why"] = "; ".join(f"{name}: {why[name]}" for name in plan["patch"])
+
+    # What none of these helps against, each mount once though several containers see it.
+    for mount in mounts:
+        fix, container = text(mount, "recommended_fix"), text(mount, "container")
+        ours = fix == "rpcbind_ensure" and plan["rpcbind"] or fix == "patch" and (container in plan["patch"] or container not in CARRIERS)
+        if fix in ("", "none") or ours:
+            continue
+        sentence = f"{text(mount, 'source')}: {text(mount, 'verdict')}: {text(mount, 'reason')}. {text(row_of(mount, 'cure'), 'text')}"
+        kind = "left" if text(mount, "verdict") in FAILING else "look"
+        if sentence not in plan[kind]:
+            plan[kind].append(sentence)
+    for row in rows_of(info, "packages"):
+        if text(row, "qemu") == "unknown" and text(row, "container") not in plan["patch"]:
+            plan["look"].append(f"{text(row, 'container')} was not looked at: {text(row, 'error') or 'it is ' + text(row, 'state')}")
+    if asked and not plan["rpcbind"] and not plan["left"]:
+        plan["left"].append(f"{text(info, 'msg')}. {text(row_of(info, 'cure'), 'text')}")
+    return plan
+
+
+def proof(info, plan):
+    """What a result of nfs_lock_info with prove says of a host that was cured by a plan.
+
+    against: a list of sentences, empty if all is well. say: what was done and seen, in a sentence.
+    """
+    if not looked_at(info):
+        return {"against": [(text(info, "msg") if isinstance(info, Mapping) else "") or "nfs_lock_info gave no answer"], "say": ""}
+    against, works, unlocked = [], 0, 0
+    for row in rows_of(info, "proofs"):
+        if text(row, "result") in ("fails", "hangs"):
+            where = f"at {text(row, 'path')} in {text(row, 'container')}"
+            against.append(f"qemu-img {text(row, 'step')} {text(row, 'result')} {where}: {text(row, 'detail')}")
+        elif text(row, "result") == "works":
+            works += 1
+            unlocked += flag(row, "unlocked")
+    libvirt = row_of(info, "libvirt")
+    if text(libvirt, "container") and not flag(libvirt, "healthy"):
+        against.append(f"{text(libvirt, 'container')} is not healthy: {text(libvirt, 'detail')}")
+    patch = [name for name in plan.get("patch", []) if isinstance(name, str)]
+    qemu = {text(row, "container"): text(row, "qemu") for row in rows_of(info, "packages")}
+    against += [f"{name} has no patched QEMU: {qemu.get(name) or 'it is not there'}" for name in patch if qemu.get(name) not in ("patched", "mixed")]
+
+    said = ["rpcbind and rpc.statd answer"] if all(text(row_of(info, name), "state") == "answers" for name in ("rpcbind", "statd")) else []
+    if patch:
+        said.append("patched: " + ", ".join(patch))
+    part = [name for name in patch if qemu.get(name) == "mixed"]
+    if part:
+        said.append(f"in part: {', '.join(part)}, where the set does not hold each program, such as that of guests")
+    said.append(f"qemu-img works at {works} places" if works else "there was no place to try qemu-img")
+    if unlocked:
+        said.append(f"at {unlocked} of them WITHOUT a lock")
+    return {"against": against, "say": "; ".join(said)}
+
+
+# Words for what became of a host. These fail it.
+BAD = ("unreachable", "failed", "lost", "stopped", "left")
+
+
+def outcome(known):
+    """What became of a host in a run of the fix playbook: a word and a sentence. known are its variables.
+
+    The words: nothing (to be done), done, left (fails still, and needs a person), failed, lost (contact, in the middle), stopped (not
+    begun), unreachable.
+    """
+    info = known.get("nfs_lock_info_result")
+    plan = row_of(known, "nfs_lock_cure_plan")
+    end = row_of(known, "nfs_lock_cure_outcome")
+    if text(end, "status") == "begun":
+        return "lost", f"contact was lost during {text(end, 'message')}; run again, which looks at what is there first"
+    left = [sentence for sentence in plan.get("left", []) if isinstance(sentence, str)]
+    if end:
+        return text(end, "status"), "; ".join([text(end, "message"), *left])
+    if not looked_at(info):
+        why = text(info, "msg") if isinstance(info, Mapping) else ""
+        return ("unreachable" if isinstance(info, Mapping) and flag(info, "unreachable") else "failed"), why or "it was not looked at"
+    if flag(plan, "todo"):
+        return "stopped", "not begun: the run had stopped"
+    if left:
+        return "left", "; ".join(left)
+    return "nothing", text(info, "msg")
+
+
+def outcomes(known_of, hosts):
+    """All hosts: lines for people, those that want one first, and bad: {host: sentence} of those that are to fail."""
+    rows = [(host, *outcome(known_of(host))) for host in hosts]
+    rows.sort(key=lambda row: (BAD.index(row[1]) if row[1] in BAD else len(BAD) + (row[1] == "nothing"), natural(row[0])))
+    return {
+        "lines": [f"{host}: {word}: {sentence}" for host, word, sentence in rows],
+        "bad": {host: f"{word}: {sentence}" for host, word, sentence in rows if word in BAD},
+    }
+
+
+def stop(ended, canary=1, any_errors_fatal=False, max_fail_percentage=100):
+    """Why no further host is to be begun, empty if one may be. ended are pairs of a host and its outcome, of those that were begun."""
+    failed = [host for host, end in ended if text(end, "status") not in ("done", "left")]
+    if not failed:
+        return ""
+    names = ", ".join(failed[:5]) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
+    if len(ended) <= canary:
+        return f"{names} failed, of the {canary} that went first"
+    if any_errors_fatal:
+        return f"{names} failed, and any failure is to stop the run"
+    if len(failed) * 100 > max_fail_percentage * len(ended):
+        return f"{names} failed, more than {max_fail_percentage} % of the hosts so far"
+    return ""
