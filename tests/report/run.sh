@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The report: the playbook with the oldest and the newest ansible-core, promtool, and the page in Debian's Chromium. Installs what is missing.
+# The report: the playbook with the oldest and the newest ansible-core, promtool, and the page in Debian's Chromium. Then the playbooks that lead to it, on
+# hosts whose modules are stand-ins; with SHORT on the oldest core only where cores differ. Installs what is missing.
 # --page, first, leaves out all but the page. Other arguments go to pytest: --update writes the golden files anew, --screenshots DIR the
 # README's pictures.
 set -euo pipefail
@@ -42,4 +43,6 @@ try "$core" "$version" test_page.py -rP "$@"
 [ -z "$page_only" ] || exit 0
 try 2.14.18 3.11 test_role.py "$@"
 try 2.21.5 3.13 test_role.py "$@"
-[ "$ran" -gt 1 ]
+try 2.14.18 3.11 test_fix.py ${SHORT:+-k "template or smallest"} "$@"
+try 2.21.5 3.13 test_fix.py "$@"
+[ "$ran" -gt 3 ]

@@ -14,6 +14,7 @@ ROLES = pytest.mark.parametrize(
     [
         ("nfs_lock_fix", "nfs_lock_fix", lambda tasks: tasks[0]["block"][0]),
         ("rpcbind", "rpcbind_ensure", lambda tasks: tasks[0]),
+        ("nfs_lock_info", "nfs_lock_info", lambda tasks: tasks[0]),
     ],
 )
 
@@ -61,3 +62,12 @@ def test_descriptions_need_no_newer_ansible_doc():
     # Semantic markup is shown as it stands before ansible-core 2.15; internal/ansible/moduledoc sees to the modules.
     for path in ROOT.glob("roles/*/meta/argument_specs.yml"):
         assert not re.findall(r"\b(?:E|O|P|RV|V)\(.*", path.read_text(encoding="utf-8"))
+
+
+def test_each_variable_of_the_cure_is_in_its_readme():
+    specs = load(ROOT / "roles" / "nfs_lock_cure" / "meta" / "argument_specs.yml")["argument_specs"]
+    defaults = load(ROOT / "roles" / "nfs_lock_cure" / "defaults" / "main.yml")
+    text = (ROOT / "roles" / "nfs_lock_cure" / "README.md").read_text(encoding="utf-8")
+    assert set(specs["main"]["options"]) == set(defaults)
+    for name in defaults:
+        assert f"`{name}`" in text

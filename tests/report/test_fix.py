@@ -1,0 +1,312 @@
+"""The playbooks diagnose and fix with real ansible-core, on hosts whose modules are stand-ins that note how they were called.
+
+What the modules themselves do is shown elsewhere, on real containers and hosts: here it is who is begun, in which order, and when it stops.
+"""
+
+import copy
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import hostvars
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+# Each host has a folder, and in it a word for its state; each module has a file with its result for each of these words.
+STAND_IN = f"""#!{sys.executable}
+# WANT_JSON
+import json, pathlib, sys
+home = pathlib.Path(sys.argv[0]).parents[1]
+name = pathlib.Path(sys.argv[0]).name.removeprefix("AnsiballZ_").removesuffix(".py")
+args = json.loads(pathlib.Path(sys.argv[1]).read_text(encoding="utf-8"))
+state = home / "state"
+word = state.read_text(encoding="utf-8")
+check = "check " if args["_ansible_check_mode"] else ""
+with open(home / "calls", "a", encoding="utf-8") as calls:
+    calls.write(check + name + " " + " ".join(args.get("containers") or []) + (" prove" if args.get("prove") else "") + "\\n")
+with open(home.parent / "order", "a", encoding="utf-8") as order:
+    order.write(home.name + " " + name + "\\n")
+results = json.loads((home / "results.json").read_text(encoding="utf-8"))
+result = results.get(name + "@" + word) or results[name]
+if name != "nfs_lock_info" and not check and not result.get("failed"):
+    state.write_text(name, encoding="utf-8")
+print(json.dumps(result))
+"""
+RPCBIND = {"changed": True, "msg": "rpcbind and rpc.statd answer", "reason": "the host's packages"}
+FIXED = {"changed": True, "msg": "1 patched", "containers": [{"name": "cinder_volume", "status": "patched", "packages": [], "restarted": False, "stale_qemu": []}]}
+BROKEN = {"changed": False, "failed": True, "msg": "cannot install qemu-utils in cinder_volume: dpkg ended with 1", "containers": []}
+
+
+def works(info, **more):
+    """The same with a proof that QEMU works."""
+    return {**info, "proofs": [{"container": "cinder_volume", "path": "/m", "result": "works", "unlocked": False}], "guests": 0,
+            "libvirt": {"container": "nova_libvirt", "healthy": True, "detail": ""}, **more}
+
+
+def patched_volume():
+    info = hostvars.patched()
+    info["packages"] = [hostvars.packages("nova_libvirt"), hostvars.packages("cinder_volume", "patched", "fallback")]
+    return works(info)
+
+
+WELL = {"nfs_lock_info": works(hostvars.well())}
+DEAD_STATD = {"nfs_lock_info": hostvars.needs_rpcbind(), "rpcbind_ensure": RPCBIND, "nfs_lock_info@rpcbind_ensure": works(hostvars.well())}
+REFUSES = {"nfs_lock_info": hostvars.needs_patch(), "nfs_lock_fix": FIXED, "nfs_lock_info@nfs_lock_fix": patched_volume()}
+BAD = {**REFUSES, "nfs_lock_fix": BROKEN}
+
+
+class World:
+    def __init__(self, folder):
+        self.folder = folder
+        collection = folder / "collections" / "ansible_collections" / "nfslock" / "kolla"
+        shutil.copytree(ROOT / "plugins", collection / "plugins", ignore=shutil.ignore_patterns("__pycache__", "modules"))
+        for name in ("roles", "playbooks"):
+            (collection / name).symlink_to(ROOT / name)
+        shutil.copy(ROOT / "galaxy.yml", collection)
+        (collection / "plugins" / "modules").mkdir()
+        for name in ("nfs_lock_info", "rpcbind_ensure", "nfs_lock_fix"):
+            program = collection / "plugins" / "modules" / name
+            program.write_text(STAND_IN, encoding="utf-8")
+            program.chmod(0o755)
+
+    def has(self, group="compute", **hosts):
+        known = {}
+        for name, results in hosts.items():
+            home = self.folder / "hosts" / name
+            home.mkdir(parents=True, exist_ok=True)
+            (home / "results.json").write_text(json.dumps(results or {}), encoding="utf-8")
+            (home / "state").write_text("first", encoding="utf-8")
+            known[name] = {
+                "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_remote_tmp": str(home), "ansible_become": False,
+            }
+            if results is None:  # nobody listens there
+                known[name].update(ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=1)
+        self.inventory = self.folder / "inventory.json"
+        self.inventory.write_text(json.dumps({"all": {"children": {group: {"hosts": known}}}}), encoding="utf-8")
+
+    def run(self, playbook="fix", *arguments, **variables):
+        for path in self.folder.glob("hosts/*/calls"):
+            path.unlink()
+        (self.folder / "hosts" / "order").unlink(missing_ok=True)
+        environment = {
+            **os.environ, "HOME": str(self.folder), "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "collections"), "ANSIBLE_PIPELINING": "True",
+            "ANSIBLE_SSH_RETRIES": "0", "ANSIBLE_LOCALHOST_WARNING": "False", "LC_ALL": "C.UTF-8",
+        }
+        environment.pop("ANSIBLE_CONFIG", None)
+        variables = {"nfs_lock_hosts": "all", "nfs_lock_fix_patch_set": "/set", "nfs_lock_fix_remote_src": True, **variables}
+        done = subprocess.run(
+            [pathlib.Path(sys.executable).with_name("ansible-playbook"), "-i", self.inventory, "-e", json.dumps(variables), *arguments, f"nfslock.kolla.{playbook}"],
+            cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+        )
+        self.output = done.stdout + done.stderr
+        warnings = [line for line in self.output.splitlines() if "[WARNING]" in line and "running playbook inside collection" not in line]
+        assert not warnings
+        return done.returncode
+
+    def calls(self, host):
+        path = self.folder / "hosts" / host / "calls"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    def said(self, host):
+        """What is said of a host at the end."""
+        return next(line.strip().strip('",') for line in self.output.splitlines() if line.strip().startswith(f'"{host}: '))
+
+    def order(self, module):
+        """The hosts in the order in which a module came to them."""
+        lines = (self.folder / "hosts" / "order").read_text(encoding="utf-8").splitlines()
+        return [line.split()[0] for line in lines if line.split()[1] == module]
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+LOOK, LOOK_PROVE, ENSURE, PATCH = "nfs_lock_info ", "nfs_lock_info  prove", "rpcbind_ensure ", "nfs_lock_fix cinder_volume"
+
+
+def test_each_host_gets_the_smallest_cure_and_no_more(world):
+    world.has(well=WELL, dead=DEAD_STATD, refuses=REFUSES)
+    assert world.run() == 0, world.output
+    assert world.calls("well") == [LOOK]
+    assert world.calls("dead") == [LOOK, ENSURE, LOOK, LOOK_PROVE]
+    assert world.calls("refuses") == [LOOK, PATCH, LOOK_PROVE]
+    assert world.said("well") == "well: nothing: ok: locks work"
+    assert world.said("dead") == "dead: done: rpcbind and rpc.statd answer; qemu-img works at 1 places"
+    assert world.said("refuses") == "refuses: done: rpcbind and rpc.statd answer; patched: cinder_volume; qemu-img works at 1 places"
+
+    # What is patched stays on the set that is given.
+    assert world.run(nfs_lock_cure_canary=0) == 0
+    assert world.calls("dead") == [LOOK]
+    assert world.calls("refuses") == [LOOK, PATCH, LOOK_PROVE]
+
+
+def test_a_host_where_both_causes_are_is_patched_after_its_services_live(world):
+    refused = copy.deepcopy(hostvars.needs_patch())
+    world.has(both={**REFUSES, "nfs_lock_info": hostvars.needs_rpcbind(), "rpcbind_ensure": RPCBIND, "nfs_lock_info@rpcbind_ensure": refused})
+    assert world.run() == 0, world.output
+    assert world.calls("both") == [LOOK, ENSURE, LOOK, PATCH, LOOK_PROVE]
+
+
+def test_no_patch_set_is_needed_where_no_patch_is(world):
+    world.has(dead=DEAD_STATD)
+    assert world.run(nfs_lock_fix_patch_set="") == 0, world.output
+    world.has(refuses=REFUSES)
+    assert world.run(nfs_lock_fix_patch_set="") == 2
+    assert "-e nfs_lock_fix_patch_set=FOLDER" in world.said("refuses")
+    assert world.run(nfs_lock_fix_patch_set="", nfs_lock_cure_patch="never") == 2
+    assert world.said("refuses").startswith("refuses: left: JuiceFS:vol: locks_refused")
+
+
+def test_check_mode_changes_nothing_and_says_what_would_be(world):
+    world.has(well=WELL, dead=DEAD_STATD, refuses=REFUSES)
+    assert world.run("fix", "--check") == 0, world.output
+    assert world.calls("dead") == ["check " + LOOK, "check " + ENSURE]
+    assert world.calls("refuses") == ["check " + LOOK, "check " + PATCH]
+    assert world.said("refuses") == "refuses: done: it would be cured"
+
+
+def test_limit_leaves_the_others_alone(world):
+    world.has(a=REFUSES, b=REFUSES)
+    assert world.run("fix", "--limit", "b") == 0, world.output
+    assert world.calls("a") == []
+    assert world.calls("b") == [LOOK, PATCH, LOOK_PROVE]
+
+
+@pytest.mark.parametrize("tag, calls", [("rpcbind", [LOOK, ENSURE, LOOK, LOOK_PROVE]), ("nfs_lock_fix", [LOOK, PATCH, LOOK_PROVE])])
+def test_tags_do_a_part_and_prove_it(world, tag, calls):
+    world.has(host=DEAD_STATD if tag == "rpcbind" else REFUSES)
+    assert world.run("fix", "--tags", tag) == 0, world.output
+    assert world.calls("host") == calls
+
+
+def test_one_host_goes_first_and_a_failure_of_it_stops_the_run(world):
+    world.has(a=BAD, b=REFUSES, c=REFUSES, well=WELL)
+    assert world.run(nfs_lock_report_dir=str(world.folder / "reports")) == 2
+    assert world.calls("a") == [LOOK, PATCH]
+    assert world.calls("b") == world.calls("c") == [LOOK]
+    assert world.said("a") == "a: failed: Bring the wanted QEMU packages into kolla's containers: " + BROKEN["msg"]
+    assert world.said("b") == "b: stopped: not begun: a failed, of the 1 that went first"
+    report = json.loads((world.folder / "reports" / "nfs-lock-report.json").read_text(encoding="utf-8"))
+    assert {row["host"]: row["status"] for row in report["hosts"]} == {"a": "failed", "b": "patch", "c": "patch", "well": "ok"}
+
+
+def test_the_first_is_one_that_needs_something(world):
+    world.has(a=WELL, b=REFUSES, c=REFUSES)
+    assert world.run() == 0, world.output
+    assert world.order("nfs_lock_fix") == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    "variables, begun",
+    [
+        ({}, ["a", "b", "c"]),
+        ({"nfs_lock_cure_any_errors_fatal": True}, ["a", "b"]),
+        ({"nfs_lock_cure_canary": 2}, ["a", "b"]),
+    ],
+)
+def test_when_later_failures_stop_the_run(world, variables, begun):
+    world.has(a=REFUSES, b=BAD, c=REFUSES)
+    assert world.run(**{"kolla_serial": 1, **variables}) == 2
+    assert [host for host in "abc" if PATCH in world.calls(host)] == begun
+
+
+def test_a_proof_that_fails_stops_the_run(world):
+    ill = patched_volume()
+    ill["libvirt"] = {"container": "nova_libvirt", "healthy": False, "detail": "virsh: no answer"}
+    world.has(a={**REFUSES, "nfs_lock_info@nfs_lock_fix": ill}, b=REFUSES)
+    assert world.run() == 2
+    assert world.said("a") == "a: failed: Insist on the proof: nova_libvirt is not healthy: virsh: no answer"
+    assert world.calls("b") == [LOOK]
+
+
+def test_hosts_that_are_away_or_cannot_be_looked_at_do_not_stop_the_others(world):
+    world.has(away=None, broken={"nfs_lock_info": hostvars.FAILED}, refuses=REFUSES)
+    assert world.run() in (2, 4)
+    assert world.calls("refuses") == [LOOK, PATCH, LOOK_PROVE]
+    assert world.said("away").startswith("away: unreachable: ")
+    assert world.said("broken") == "broken: failed: " + hostvars.FAILED["msg"]
+
+
+def test_what_is_the_servers_fault_is_left_and_said(world):
+    cure = {"fix": "server", "text": "Let the server reach this host.", "command": ""}
+    info = copy.deepcopy(hostvars.needs_rpcbind())
+    for row in (info, info["mounts"][0]):
+        row.update(verdict="callback_blocked", cure=cure, recommended_fix="server", reason="the server cannot call back")
+    world.has(host={"nfs_lock_info": info | {"statd": hostvars.ANSWERS}})
+    assert world.run() == 2
+    assert world.calls("host") == [LOOK]
+    assert world.said("host") == "host: left: filer:/nova: callback_blocked: the server cannot call back. Let the server reach this host."
+
+
+def test_what_a_host_says_is_no_template(world):
+    evil = "{{ lookup('pipe', 'touch pwned') }}"
+    shown = evil.replace("{{", "{ {")
+    info = copy.deepcopy(hostvars.needs_patch())
+    info["msg"] = evil
+    info["mounts"][0].update(path=evil, source=evil, reason=evil)
+    world.has(host={**BAD, "nfs_lock_info": info, "nfs_lock_fix": {**BROKEN, "msg": evil}})
+    assert world.run() == 2
+    assert shown in world.said("host")
+
+    info["mounts"][0].update(recommended_fix="server", verdict="hangs")
+    world.has(host={"nfs_lock_info": info})
+    assert world.run() == 2
+    assert shown in world.said("host")
+
+    world.has(host={**REFUSES, "nfs_lock_info@nfs_lock_fix": patched_volume() | {"libvirt": {"container": evil, "healthy": False, "detail": evil}}})
+    assert world.run() == 2
+    assert shown in world.said("host")
+
+    # What all hosts together tell goes through a variable.
+    info["mounts"][0].update(recommended_fix="patch", verdict="locks_refused", fstype="nfs4", container="cinder_volume", path=evil, source=evil)
+    world.has(host={**REFUSES, "nfs_lock_info": info}, other={**REFUSES, "nfs_lock_info": works(hostvars.well())})
+    assert world.run() == 2  # the stand-in never has nova_libvirt patched
+    assert "guests will use { { lookup" in world.output
+    assert not list(world.folder.rglob("pwned"))
+
+
+def test_diagnose_changes_nothing_and_plans(world):
+    world.has(well=WELL, dead=DEAD_STATD, away=None)
+    assert world.run("diagnose") == 0, world.output
+    assert world.calls("dead") == [LOOK]
+    assert "rpcbind_ensure: statd_dead: rpc.statd is registered on this host and does not answer" in world.output
+
+
+# A stand-in for OpenStack's client, which is not to be had here.
+OPENSTACK = f"""#!{sys.executable}
+import json, pathlib, sys
+home = pathlib.Path(__file__).parent
+with open(home / "asked", "a", encoding="utf-8") as asked:
+    asked.write(" ".join(sys.argv[1:]) + "\\n")
+if sys.argv[3] == "list":
+    print(json.dumps([{{"Host": "a", "Status": (home / "status").read_text(encoding="utf-8")}}]))
+"""
+
+
+@pytest.mark.parametrize("status, end", [("enabled", "well"), ("enabled", "badly"), ("disabled", "well")])
+def test_a_host_is_drained_and_comes_back_only_if_all_is_well(world, status, end):
+    client = world.folder / "openstack"
+    client.write_text(OPENSTACK, encoding="utf-8")
+    client.chmod(0o755)
+    (world.folder / "status").write_text(status, encoding="utf-8")
+    info = copy.deepcopy(hostvars.needs_patch())
+    info["mounts"][0]["container"] = "nova_compute"
+    info["packages"] = [hostvars.packages("nova_compute")]
+    after = patched_volume() | {"packages": [hostvars.packages("nova_compute", "patched")]}
+    world.has(a={"nfs_lock_info": {**info, "guests": 0}, "nfs_lock_fix": FIXED if end == "well" else BROKEN, "nfs_lock_info@nfs_lock_fix": after})
+    drain = {"nfs_lock_cure_drain": True, "nfs_lock_cure_openstack": [str(client)], "nfs_lock_cure_drain_command": [str(client), "evacuate", "{{ inventory_hostname }}", "now"]}
+    assert world.run("fix", **drain) == (0 if end == "well" else 2), world.output
+    asked = (world.folder / "asked").read_text(encoding="utf-8").splitlines()
+    expected = ["compute service list --service nova-compute --host a -f json"]
+    if status == "enabled":
+        expected.append("compute service set --disable --disable-reason nfslock.kolla.fix a nova-compute")
+    expected.append("evacuate a now")
+    if status == "enabled" and end == "well":
+        expected.append("compute service set --enable a nova-compute")
+    assert asked == expected
+    assert ("nova-compute is disabled there" in world.said("a")) is (status == "enabled" and end == "badly")
