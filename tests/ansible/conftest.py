@@ -47,6 +47,10 @@ class Run(SimpleNamespace):
         """The results of one module or action, as (status, result)."""
         return [(t["status"], t["result"]) for t in self.tasks if t["action"] == action and host in (None, t["host"])]
 
+    def said(self, task, host=None):
+        """What a task showed, one list of lines for each time."""
+        return [t["result"]["msg"] for t in self.tasks if t["task"].endswith(task) and t["status"] == "ok" and host in (None, t["host"])]
+
     @property
     def only(self):
         """The result of the one call of the module."""
@@ -100,10 +104,9 @@ class Controller:
 
     def playbook(self, name, variables, *args, cwd=None, env=()):
         """With the collection installed from its tarball."""
-        given = {f"nfs_lock_fix_{option}": value for option, value in self.engine.items()} | variables
-        if str(name).endswith("fix"):
-            # This machine's own rpcbind is none of these tests' business: tests/integration/nodes has hosts for that.
-            args = ("--skip-tags", "rpcbind", *args)
+        given = {f"{role}_{option}": value for role in ("nfs_lock_fix", "nfs_lock_info") for option, value in self.engine.items()}
+        # This machine's own rpcbind is none of these tests' business: tests/integration/nodes has hosts for that. No NFS is mounted here.
+        given |= {"nfs_lock_cure_rpcbind": "never", "nfs_lock_cure_patch": "always"} | variables
         env = {"ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), **dict(env)}
         return self.run("ansible-playbook", str(name), "-e", json.dumps(given), *args, cwd=cwd, env=env)
 
@@ -120,7 +123,11 @@ def controller(tmp_path):
 
 @pytest.fixture
 def lab():
-    subprocess.run([ROOT / "tests" / "integration" / "lab" / "up.sh"], check=True)
+    def up(*args):
+        subprocess.run([ROOT / "tests" / "integration" / "lab" / "up.sh", *args], check=True)
+
+    up()
+    versions.up = up
     return versions
 
 

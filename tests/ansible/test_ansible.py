@@ -97,12 +97,11 @@ def test_playbooks_through_kollas_inventory(controller, lab):
     assert lab() == stock
 
     fix = controller.playbook("nfslock.kolla.fix", kolla)
-    assert fix.code == 0
+    assert fix.code == 0, fix.out
     # One after the other, by kolla_serial; the second "host" is the same machine.
     assert [result["changed"] for _status, result in fix.of("nfs_lock_fix")] == [True, False]
     assert {task["host"] for task in fix.tasks} == {"compute1", "control1"}
-    (_status, report), *_others = fix.of("debug")
-    lines = dict(line.split(": ", 1) for line in report["msg"])
+    lines = dict(line.split(": ", 1) for line in fix.said("Say what became of each container")[0])
     assert set(lines) == set(CONTAINERS)
     assert lines["cinder_volume"] == f"patched, qemu-utils {stock['cinder_volume']} -> {PATCHED}"
     assert lines["nova_libvirt"].endswith(", restarted")
@@ -116,6 +115,43 @@ def test_playbooks_through_kollas_inventory(controller, lab):
     assert {task["host"] for task in rollback.tasks} == {"control1"}
     assert statuses(rollback.only) == everywhere("restored")
     assert lab() == stock
+
+
+NEEDED = {**ROLE, "nfs_lock_cure_patch": "needed", "nfs_lock_info_paths": ["/var/lib/cinder"], "nfs_lock_hosts": "compute"}
+
+
+def test_only_what_refuses_locks_is_patched_and_it_is_proved(controller, lab):
+    stock = lab()
+    subprocess.run(["docker", "exec", "-u", "root", "cinder_volume", "mkdir", "/var/lib/cinder"], check=True)  # no other has it
+    diagnosis = controller.playbook("nfslock.kolla.diagnose", NEEDED)
+    assert diagnosis.code == 0
+    ((*plan,),) = diagnosis.said("Say what is to be done")
+    assert "cinder_volume: ofd_unsupported at /var/lib/cinder" in plan[0]
+    assert lab() == stock
+
+    reports = controller.folder / "reports"
+    fix = controller.playbook("nfslock.kolla.fix", {**NEEDED, "nfs_lock_report_dir": str(reports)})
+    assert fix.code == 0, fix.out
+    assert patched(lab()) == {"cinder_volume"}
+    *_before, (_status, last) = fix.of("nfs_lock_info")
+    proofs = {(row["container"], row["path"]): (row["result"], row["unlocked"]) for row in last["proofs"]}
+    assert proofs == {("cinder_volume", "/var/lib/cinder"): ("works", True)}
+    assert last["libvirt"] == {"container": "nova_libvirt", "healthy": True, "detail": ""}
+    ((line,),) = fix.said("Say what became of each host")
+    assert "WITHOUT a lock" in line
+    page = (reports / "nfs-lock-report.html").read_text("utf-8")
+    assert "compute1" in page and "cinder_volume" in page
+
+    again = controller.playbook("nfslock.kolla.fix", NEEDED)
+    assert again.code == 0
+    assert not again.only["changed"]
+
+    lab.up("--locks", "fine")
+    well = controller.playbook("nfslock.kolla.fix", {**NEEDED, "nfs_lock_fix_patch_set": ""})
+    assert well.code == 0
+    assert not well.of("nfs_lock_fix")
+    ((line,),) = well.said("Say what became of each host")
+    assert line.startswith("compute1: nothing: ok: ")
 
 
 def test_kolla_ansible_starts_a_playbook_by_its_file(controller, lab):
@@ -241,8 +277,8 @@ def test_a_failure_is_reported_container_by_container(controller, lab):
     ((status, result),) = run.of("nfs_lock_fix")
     assert status == "failed"
     assert statuses(result) == {**everywhere("patched"), "cinder_api": "failed"}
-    ((_status, report),) = run.of("debug", "compute1")[:1]
-    lines = dict(line.split(": ", 1) for line in report["msg"])
+    ((*report,),) = run.said("Say what became of each container")
+    lines = dict(line.split(": ", 1) for line in report)
     assert lines["cinder_api"].startswith("failed: ")
     assert lines["cinder_volume"].startswith("patched, qemu-utils ")
     assert patched(lab()) == set(CONTAINERS) - {"cinder_api"}
@@ -260,9 +296,9 @@ def test_guests_on_the_old_program_are_warned_of(controller, lab):
     # A restart of the lab's container would end the guest, which in kolla's survives it.
     run = controller.playbook("nfslock.kolla.fix", {**ROLE, "nfs_lock_fix_restart": "never"}, "--limit", "compute1")
     assert run.code == 0
-    _report, (_status, warning) = run.of("debug")
-    assert warning["msg"].startswith("WARNING: ")
-    assert warning["msg"].endswith(": instance-00000042")
+    (warning,) = run.said("Warn of guests that still run the program from before")
+    assert warning.startswith("WARNING: ")
+    assert warning.endswith(": instance-00000042")
 
 
 def test_without_the_action_plugin_both_ways_out_are_named(controller):

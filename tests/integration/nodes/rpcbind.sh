@@ -818,6 +818,36 @@ scenario_speed() {
   done
 }
 
+# What the fix playbook makes of the usual host: a share that may be mounted with NFSv3, and nobody who gives locks for it. No patch is asked for.
+played() { jq -r "$1" <<<"$played" 2>&1 || printf '%s' "$played"; }
+verdicts() { played '[.[] | select(.action == "nfs_lock_info") | .result.verdict] | join(" ")'; }
+became() { played '[.[] | select(.task | endswith("Say what became of each host")) | .result.msg[]] | join(" ")'; }
+scenario_playbook_fix() {
+  fresh
+  sh_node "mkdir -p /etc/kolla/cinder-volume && echo $server:/volumes >/etc/kolla/cinder-volume/nfs_shares"
+  played=$("$here/ansible.sh" "$node" '{"_ansible_check_mode": true}' fix)
+  check "verdicts in check mode" "$(verdicts)" rpcbind_missing
+  check "rpcbind after check mode" "$(sh_node 'command -v rpcbind || echo none')" none
+  played=$("$here/ansible.sh" "$node" '{}' fix)
+  check "verdicts: before, after the cure, in the proof" "$(verdicts)" "rpcbind_missing ok ok"
+  check "what became of the host" "$(became)" "$node: done: rpcbind and rpc.statd answer; there was no place to try qemu-img"
+  answers
+  silent
+  played=$("$here/ansible.sh" "$node" '{}' fix)
+  check "verdicts of a second run" "$(verdicts)" ok
+  contains "what became of it then" "$(became)" "$node: nothing: ok"
+  check "tasks that changed something then" "$(played '[.[] | select(.result.changed)] | length')" 0
+
+  # The registration of a statd that is dead stays with rpcbind: the usual failure.
+  sh_node 'systemctl stop rpc-statd 2>/dev/null; systemctl mask rpc-statd >/dev/null 2>&1; pkill -x rpc.statd; true' >/dev/null
+  played=$("$here/ansible.sh" "$node" '{}' diagnose)
+  contains "the diagnosis" "$(verdicts)" statd_
+  contains "the plan" "$(played '[.[] | select(.task | endswith("Say what is to be done")) | .result.msg[]] | join(" ")')" "rpcbind_ensure: statd_"
+  played=$("$here/ansible.sh" "$node" '{}' fix)
+  contains "verdicts" "$(verdicts)" " ok ok"
+  answers
+}
+
 scenario_without_run() {
   fresh
   with_image
@@ -828,9 +858,11 @@ scenario_without_run() {
   contains "the warnings" "$(answer '.warnings | join(" ")')" 'nova_compute_extra_volumes: ["/run:/run:shared"]'
 }
 
+# playbook_fix does so by itself.
 through_ansible=" host_fresh host_already_right host_statd_killed host_hangs host_statd_elsewhere host_masked host_reboot port_taken no_repository
   container_dies container_statd_elsewhere container_masked container_unit mode_change "
-[ -z "${SHORT:-}" ] || through_ansible=" host_fresh host_statd_elsewhere container_dies mode_change "
+[ -z "${SHORT:-}" ] || # playbook_fix does so by itself.
+through_ansible=" host_fresh host_statd_elsewhere container_dies mode_change "
 through_ansible=$(tr -s ' \n' ' ' <<<"$through_ansible")
 if [ $# = 0 ]; then
   mapfile -t all < <(declare -F | sed -n 's/^declare -f scenario_//p')
