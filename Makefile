@@ -36,10 +36,10 @@ test-go: ## Go: tables, testscript, race detector, a real OpenSSH server
 	tests/integration/apt-install.sh openssh-server openssh-client
 	NFSLOCK_SSHD=required CGO_ENABLED=1 $(GO) test -race ./...
 
-test-python: ## the action plugin
+test-python: ## the action plugin, the roles, the plan of the fix playbook
 	tests/unit/run.sh
 
-test-report: ## the report and its metrics: Ansible, promtool, and the page in Chromium
+test-report: ## the fix playbook by its order, the report and its metrics: Ansible, promtool, and the page in Chromium; SHORT=yes: the newest core for most
 	tests/report/run.sh
 
 screenshots: ## the README's pictures of the report, into docs/images
