@@ -37,7 +37,8 @@ if name != "nfs_lock_info" and not check and not result.get("failed"):
 print(json.dumps(result))
 """
 RPCBIND = {"changed": True, "msg": "rpcbind and rpc.statd answer", "reason": "the host's packages"}
-FIXED = {"changed": True, "msg": "1 patched", "containers": [{"name": "cinder_volume", "status": "patched", "packages": [], "restarted": False, "stale_qemu": []}]}
+ROW = {"name": "cinder_volume", "status": "patched", "packages": [], "restarted": False, "stale_qemu": []}
+FIXED = {"changed": True, "msg": "1 patched", "containers": [ROW]}
 BROKEN = {"changed": False, "failed": True, "msg": "cannot install qemu-utils in cinder_volume: dpkg ended with 1", "containers": []}
 
 
@@ -98,8 +99,9 @@ class World:
         }
         environment.pop("ANSIBLE_CONFIG", None)
         variables = {"nfs_lock_hosts": "all", "nfs_lock_fix_patch_set": "/set", "nfs_lock_fix_remote_src": True, **variables}
+        program = pathlib.Path(sys.executable).with_name("ansible-playbook")
         done = subprocess.run(
-            [pathlib.Path(sys.executable).with_name("ansible-playbook"), "-i", self.inventory, "-e", json.dumps(variables), *arguments, f"nfslock.kolla.{playbook}"],
+            [program, "-i", self.inventory, "-e", json.dumps(variables), *arguments, f"nfslock.kolla.{playbook}"],
             cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
         )
         self.output = done.stdout + done.stderr
@@ -299,7 +301,11 @@ def test_a_host_is_drained_and_comes_back_only_if_all_is_well(world, status, end
     info["packages"] = [hostvars.packages("nova_compute")]
     after = patched_volume() | {"packages": [hostvars.packages("nova_compute", "patched")]}
     world.has(a={"nfs_lock_info": {**info, "guests": 0}, "nfs_lock_fix": FIXED if end == "well" else BROKEN, "nfs_lock_info@nfs_lock_fix": after})
-    drain = {"nfs_lock_cure_drain": True, "nfs_lock_cure_openstack": [str(client)], "nfs_lock_cure_drain_command": [str(client), "evacuate", "{{ inventory_hostname }}", "now"]}
+    drain = {
+        "nfs_lock_cure_drain": True,
+        "nfs_lock_cure_openstack": [str(client)],
+        "nfs_lock_cure_drain_command": [str(client), "evacuate", "{{ inventory_hostname }}", "now"],
+    }
     assert world.run("fix", **drain) == (0 if end == "well" else 2), world.output
     asked = (world.folder / "asked").read_text(encoding="utf-8").splitlines()
     expected = ["compute service list --service nova-compute --host a -f json"]

@@ -72,7 +72,10 @@ REFUSED = {"nfsv3": "", "refused": {FILER: "there"}}
         pytest.param(host(), WHOLE, {"rpcbind": "always"}, True, [], 0, 0, id="rpcbind always"),
         pytest.param(host(), WHOLE, {"rpcbind": "always", "mounts_nfs": False}, False, [], 0, 0, id="rpcbind always, where NFS is mounted"),
         pytest.param(
-            host(mount("nova_compute", "locks_refused"), mount("nova_libvirt", "locks_refused"), nova_compute="stock", nova_libvirt="stock", cinder_volume="stock"),
+            host(
+                mount("nova_compute", "locks_refused"), mount("nova_libvirt", "locks_refused"),
+                nova_compute="stock", nova_libvirt="stock", cinder_volume="stock",
+            ),
             WHOLE, {}, False, ["nova_libvirt", "nova_compute"], 0, 0, id="patched where it is refused, and not elsewhere",
         ),
         pytest.param(
