@@ -2,10 +2,11 @@
 # The proof for arm64 on an amd64 machine: one patch set with both architectures, an arm64 container with Debian's own packages, which this
 # machine's kernel runs through an emulator, and the arm64 build of the module. Half an hour the first time, five minutes later.
 # It says what is missing, and does nothing, where the kernel cannot run programs of another architecture.
-# usage: [NFSLOCK_ARM64_SET=FOLDER] arm64.sh [go test's options]
+# usage: [NFSLOCK_ARM64_SET=FOLDER] arm64.sh [RELEASE [go test's options]]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-lab=tests/integration/lab release=trixie binfmt=/proc/sys/fs/binfmt_misc
+lab=tests/integration/lab release=${1:-trixie} binfmt=/proc/sys/fs/binfmt_misc
+[ $# = 0 ] || shift
 scratch=$(mktemp -d) mounted='' registered=''
 
 skip() {
@@ -54,5 +55,5 @@ if [ -z "$NFSLOCK_ARM64_SET" ]; then
   patch-sets/build.sh $release arm64 tools "$NFSLOCK_ARM64_SET" fallback
 fi
 GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$scratch/nfs_lock_fix" ./modules/nfs_lock_fix
-export NFSLOCK_ARM64_SET NFSLOCK_PROGRAMS=$scratch
+export NFSLOCK_ARM64_SET NFSLOCK_PROGRAMS=$scratch NFSLOCK_RELEASE=$release
 go test -tags lab -count=1 -timeout 30m -v -run TestArm64 ./tests/integration "$@"

@@ -67,7 +67,7 @@ func TestArm64(t *testing.T) {
 	if set == "" {
 		t.Skip("no patch set for arm64 and amd64: tests/integration/arm64.sh builds one, and readies the machine")
 	}
-	scripts(t, "testdata/arm64", set, "trixie-arm64")
+	scripts(t, "testdata/arm64", set, os.Getenv("NFSLOCK_RELEASE"))
 }
 
 // scripts runs those in a folder with a patch set. $RELEASE is that of the containers. The program is this checkout's, unless

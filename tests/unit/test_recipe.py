@@ -190,3 +190,41 @@ def test_only_the_order_of_the_linker_s_detours_may_differ(tmp_path, code, same)
     assert bash(tools + ask, tmp_path) == (0, "same\n" if same else "other\n")
     # Tools that fail prove nothing.
     assert bash("x-objcopy() { false; }; tool_prefix=x-; " + ask, tmp_path) == (0, "other\n")
+
+
+@pytest.mark.parametrize(
+    ("cross", "own", "emulated"),
+    [
+        ("10.2.1-6cross1", "10.2.1-6", False),  # Debian 11
+        ("12.2.0-14cross1", "12.2.0-14+deb12u1", True),  # Debian 12: CVE-2023-4039
+        ("14.2.0-19cross1", "14.2.0-19", False),  # Debian 13
+        ("14.2.0-19cross2", "14.2.0-19", False),
+        ("11.4.0-1ubuntu1~22.04cross1", "11.4.0-1ubuntu1~22.04.2", True),  # Ubuntu 22.04
+        ("12.2.0-14+deb12u1cross1", "12.2.0-14", True),  # whichever is older
+    ],
+)
+def test_the_other_architecture_s_own_compiler_works_where_the_cross_compiler_is_of_another_version(tmp_path, cross, own, emulated):
+    major = own.split(".", maxsplit=1)[0]
+    tools = (
+        f"aarch64-linux-gnu-gcc() {{ echo {major}; }}; "
+        f'dpkg-query() {{ [ "${{@: -1}}" = cpp-{major}-aarch64-linux-gnu ] && printf %s "{cross}"; }}; '
+        f'apt-cache() {{ [ "$2" = cpp-{major}:arm64 ] && printf "%s:\\n  Installed: (none)\\n  Candidate: %s\\n" $2 "{own}"; }}; '
+        "architecture=arm64 apt_suffix=:arm64 tool_prefix=aarch64-linux-gnu-; "
+    )
+    code, said = bash(tools + 'choose_compiler; echo "<$native_compiler>"', tmp_path)
+    assert code == 0, said
+    told, chosen = said.splitlines()
+    assert chosen == (f"<{own}>" if emulated else "<>")
+    assert cross in told
+    assert ("under an emulator" in told) == emulated
+
+    # A comparison with nothing proves nothing.
+    code, said = bash(tools + "apt-cache() { printf '  Candidate: (none)\\n'; }; choose_compiler", tmp_path)
+    assert code == 1
+    assert f"cannot choose a compiler for arm64: apt knows no cpp-{major}:arm64" in said
+
+
+def test_of_what_a_compiler_depends_on_the_libraries_are_installed(tmp_path):
+    depends = "gcc-12-base (= 12.2.0-14+deb12u1), libc6 (>= 2.34), libgmp10 (>= 2:6.2.1+dfsg1), libisl23 (>= 0.15), cpp-12, zlib1g (>= 1:1.1.4)"
+    code, said = bash(f'dpkg-deb() {{ echo "{depends}"; }}; libraries_of cpp-12.deb', tmp_path)
+    assert (code, said.split()) == (0, ["libc6", "libgmp10", "libisl23", "zlib1g"])

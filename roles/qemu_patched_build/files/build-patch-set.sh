@@ -37,6 +37,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/recipe/say.sh"
 # shellcheck source=recipe/architecture.sh
 . "$here/recipe/architecture.sh"
+# shellcheck source=recipe/compiler.sh
+. "$here/recipe/compiler.sh"
 # shellcheck source=recipe/profile.sh
 . "$here/recipe/profile.sh"
 # shellcheck source=recipe/archive.sh

@@ -53,9 +53,9 @@ if ! have_plain; then
 fi
 if ! have_whole; then
   layer nova-compute-whole "nfslock-lab/nova-compute:$release" nova-compute qemu-system-x86
-  # Packages of modules are recommended only, and there are none in Debian 11.
+  # Packages of modules are recommended only. Before Debian 13 there are none: the modules are in qemu-system-common and qemu-system-gui.
   modules=()
-  if [ "$release" != bullseye ]; then modules=(qemu-system-modules-opengl qemu-system-modules-spice); fi
+  case $release in bullseye | bookworm) ;; *) modules=(qemu-system-modules-opengl qemu-system-modules-spice) ;; esac
   layer nova-libvirt-whole "nfslock-lab/nova-libvirt:$release" nova-libvirt \
     qemu-system "${modules[@]}" libvirt-daemon-system libvirt-clients
 fi

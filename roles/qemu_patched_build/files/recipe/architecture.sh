@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2034,SC2154 # the variables are shared by the files of the recipe
 # The architecture that the packages are for, and the one that this container computes on. What follows from their difference is here:
 # $apt_suffix after a package's name, $tool_prefix before gcc, strip, objcopy and objdump, $for_host before debian/rules, $link_options for the linker,
-# $emulator before a program that was built.
+# $emulator before a program of the other architecture.
 
 choose_architecture() {
   local here
   here=$(dpkg --print-architecture)
   architecture=${architecture:-$here}
-  apt_suffix='' tool_prefix='' for_host=() link_options='' emulator=()
+  apt_suffix='' tool_prefix='' for_host=() link_options='' emulator=() native_compiler=''
   [ "$architecture" != "$here" ] || return 0
   [ "$here $architecture" = "amd64 arm64" ] ||
     die "cannot build for $architecture: this container is $here, and only arm64 is built on another architecture, on amd64; take an image of $architecture"
@@ -25,6 +25,7 @@ install_cross_tools() {
   quiet "install the cross compiler" apt-get "${apt_options[@]}" install --no-install-recommends \
     "crossbuild-essential-$architecture" build-essential dpkg-dev xz-utils qemu-user-static
   emulator=(qemu-aarch64-static)
+  choose_compiler
 }
 
 # without_manual < debian/control: the same, less Sphinx. Its theme cannot be installed for a foreign architecture, and no manual is made here.

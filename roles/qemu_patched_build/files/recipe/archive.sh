@@ -105,7 +105,10 @@ install_build_dependencies() {
   for _ in 1 2 3; do
     from=$(wc -l < "$detail")
     printf '\n## install the build dependencies\n' >> "$detail"
-    if apt-get "${apt_options[@]}" "${more[@]}" build-dep --arch-only --no-install-recommends "${build_dependencies[@]}" >> "$detail" 2>&1 < /dev/null; then return; fi
+    if apt-get "${apt_options[@]}" "${more[@]}" build-dep --arch-only --no-install-recommends "${build_dependencies[@]}" >> "$detail" 2>&1 < /dev/null; then
+      use_native_compiler
+      return
+    fi
     tail -n "+$((from + 1))" "$detail" > "$private/build-dep"
     set_aside_lost < "$private/build-dep" || break
     more=(--allow-downgrades)

@@ -68,9 +68,9 @@ compare_with_stock() {
   [ ${#same[@]} = 0 ] || announce "  identical: ${same[*]}"
   [ ${#different[@]} != 0 ] || return 0
   identical=false
-  announce "  not identical: ${different[*]} (compiler here: $("${tool_prefix}gcc" --version | head -n 1))"
+  announce "  not identical: ${different[*]} (compiler here: $(compiler_name | paste -sd ' '))"
   [ "$allow_different" = yes ] || [ -z "$tool_prefix" ] ||
-    die "cannot vouch for ${different[*]}: the unpatched rebuild differs from the distribution's program. The cross compiler may be older than the native one, as Debian 12's is, which lacks a security fix; build in an image of $architecture, on such a machine or under emulation"
+    die "cannot vouch for ${different[*]}: the unpatched rebuild differs from the distribution's program. Build in an image of $architecture, on such a machine, or accept it with --allow-different"
   [ "$allow_different" = yes ] ||
     die "cannot vouch for ${different[*]}: the unpatched rebuild differs from the distribution's program, as it does where the image has libraries or headers that the release's own build had not; build in a plain image of the release with --version $version, or accept it with --allow-different"
 }

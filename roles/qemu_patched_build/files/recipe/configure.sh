@@ -5,7 +5,7 @@
 unpack_source() {
   local inputs tree
   inputs=$( (
-    printf '%s\n' "$source_name" "$source_version" "$version" "$architecture" "$recipe_sha256" "$configure_options" "${packages[*]}"
+    printf '%s\n' "$source_name" "$source_version" "$version" "$architecture" "$recipe_sha256" "$configure_options" "${packages[*]}" "$native_compiler"
     dpkg-query -W
   ) | sha256sum)
   if [ "$(cat "$root/inputs" 2> /dev/null)" = "$inputs" ] && [ -e "$root/osdep.c" ]; then

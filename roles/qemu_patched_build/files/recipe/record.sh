@@ -112,7 +112,7 @@ $(cd "$private/result" && sha256sum -- *.deb | name_and_sum)
 recipe:
 $(recipe_sums | name_and_sum)
 configure_options: $(quoted "$configure_options")
-compiler: $(quoted "$("${tool_prefix}gcc" --version | head -n 1)")
+compiler: $(quoted "$(compiler_name | paste -sd ' ')")
 seconds: $((EPOCHSECONDS - began))
 logs: [$record_name.log, $record_name-detail.log]
 installed:
