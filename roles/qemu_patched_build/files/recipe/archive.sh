@@ -80,16 +80,19 @@ source_files() {
 }
 
 # The pool of a release at the end of its life loses packages that its lists still name. Each such version is set aside, with all that its
-# source made (those packages demand one another exactly), and apt takes the one before. Whether it made a difference the comparison tells.
+# source made (those packages demand one another exactly), and apt takes the one before, also where the image has the lost one installed, which a
+# priority above 1000 says. Whether it made a difference the comparison tells.
 set_aside_lost() {
-  local name file_version version source lost=1
+  local name file_version version source lost=1 folder=${1:-/etc/apt/preferences.d}
   while IFS=' ' read -r name file_version; do
     file_version=${file_version//%2b/+} file_version=${file_version//%3a/:} file_version=${file_version//%7e/\~}
     version=$(binary_versions "$name" | awk -v v="$file_version" '{ w = $0; sub(/^[0-9]+:/, "", w); u = v; sub(/^[0-9]+:/, "", u); if (w == u) { print; exit } }')
     [ -n "$version" ] || continue
     source=$(apt-cache show "$name=$version" | sed -nE 's/^Source: ([^ ]+).*/\1/p' | head -n 1)
     announce "  the archive lists $name $version and does not have it: set aside, with all of ${source:-$name} $version"
-    printf 'Package: src:%s\nPin: version %s\nPin-Priority: -1\n\n' "${source:-$name}" "$version" >> /etc/apt/preferences.d/build-patch-set-lost
+    # Of several that fit apt takes the first, and it reads the files by their names.
+    printf 'Package: src:%s\nPin: version %s\nPin-Priority: -1\n\n' "${source:-$name}" "$version" >> "$folder/build-patch-set-1-lost"
+    printf 'Package: src:%s\nPin: version *\nPin-Priority: 1001\n\n' "${source:-$name}" >> "$folder/build-patch-set-2-others"
     lost=0
   done < <(sed -nE 's|^E: Failed to fetch [^ ]*/([^/_ ]+)_([^/_ ]+)_[a-z0-9]+\.deb +404 .*|\1 \2|p' | sort -u)
   return $lost
