@@ -46,13 +46,13 @@ emulate
 $lab/engine.sh up
 engine=up
 eval "$($lab/engine.sh env)"
-$lab/image.sh $release
-$lab/arm64-image.sh $release
+$lab/image.sh "$release"
+$lab/arm64-image.sh "$release"
 NFSLOCK_ARM64_SET=${NFSLOCK_ARM64_SET:-}
 if [ -z "$NFSLOCK_ARM64_SET" ]; then
   NFSLOCK_ARM64_SET=${NFSLOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nfslock}/patch-set/$release-amd64-and-arm64-fallback
-  patch-sets/build.sh $release amd64 tools "$NFSLOCK_ARM64_SET" fallback
-  patch-sets/build.sh $release arm64 tools "$NFSLOCK_ARM64_SET" fallback
+  patch-sets/build.sh "$release" amd64 tools "$NFSLOCK_ARM64_SET" fallback
+  patch-sets/build.sh "$release" arm64 tools "$NFSLOCK_ARM64_SET" fallback
 fi
 GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$scratch/nfs_lock_fix" ./modules/nfs_lock_fix
 export NFSLOCK_ARM64_SET NFSLOCK_PROGRAMS=$scratch NFSLOCK_RELEASE=$release
