@@ -75,8 +75,8 @@ bench: build ## the same job by this module and by a shell loop, in one run; WIT
 patch-set: ## rebuilt QEMU packages: RELEASE=bookworm ARCH=amd64 VARIANT=fallback PROFILE=tools OUT=dist/RELEASE-ARCH-PROFILE-VARIANT [IMAGE=…]
 	@patch-sets/build.sh "$(RELEASE)" "$(ARCH)" "$(PROFILE)" "$(or $(OUT),dist/$(RELEASE)-$(ARCH)-$(PROFILE)$(if $(word 2,$(VARIANT)),,-$(VARIANT)))" $(VARIANT)
 
-patch-sets: ## every release, profile and variant that is built for real, twice each, one after another: hours; OUT=FOLDER (dist/patch-sets)
-	@patch-sets/all.sh "$(or $(OUT),dist/patch-sets)"
+patch-sets: ## every release, profile and variant that is built for real, twice each, one after another: hours; OUT=FOLDER (dist/patch-sets) ONLY="bookworm trixie"
+	@patch-sets/all.sh "$(or $(OUT),dist/patch-sets)" $(ONLY)
 
 fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz || true); do \
