@@ -228,3 +228,24 @@ def test_of_what_a_compiler_depends_on_the_libraries_are_installed(tmp_path):
     depends = "gcc-12-base (= 12.2.0-14+deb12u1), libc6 (>= 2.34), libgmp10 (>= 2:6.2.1+dfsg1), libisl23 (>= 0.15), cpp-12, zlib1g (>= 1:1.1.4)"
     code, said = bash(f'dpkg-deb() {{ echo "{depends}"; }}; libraries_of cpp-12.deb', tmp_path)
     assert (code, said.split()) == (0, ["libc6", "libgmp10", "libisl23", "zlib1g"])
+
+
+def test_versions_that_the_archive_lost_rank_below_all_others_of_their_source(tmp_path):
+    lost = (
+        "E: Failed to fetch http://deb.debian.org/debian/pool/main/c/ceph/librbd-dev_14.2.21-1%2bdeb11u3_amd64.deb 404  Not Found\n"
+        "E: Failed to fetch http://deb.debian.org/debian/pool/main/c/ceph/librados-dev_14.2.21-1%2bdeb11u2_amd64.deb 404  Not Found\n"
+    )
+    apt = (
+        'apt-cache() { case $1 in madison) echo "$2 | 14.2.21-1+deb11u3 | a"; echo "$2 | 14.2.21-1+deb11u2 | a" ;; '
+        'show) echo "Source: ceph (14.2.21-1)" ;; esac; }; '
+    )
+    code, said = bash(f"{apt}set_aside_lost {tmp_path}", tmp_path, lost)
+    assert code == 0, said
+    # apt reads the files by their names, and the first record that fits a version counts.
+    records = "".join(path.read_text() for path in sorted(tmp_path.glob("build-patch-set-*"))).strip().split("\n\n")
+    ranks = [(record.splitlines()[1][len("Pin: version ") :], record.splitlines()[2][len("Pin-Priority: ") :]) for record in records]
+    assert all(record.startswith("Package: src:ceph\n") for record in records)
+    assert ranks == [("14.2.21-1+deb11u3", "-1"), ("14.2.21-1+deb11u2", "-1"), ("*", "1001"), ("*", "1001")]
+
+    code, said = bash(f"{apt}set_aside_lost {tmp_path}", tmp_path, "E: Unable to locate package librbd-dev\n")
+    assert code == 1

@@ -82,8 +82,9 @@ source_files() {
 # The pool of a release at the end of its life loses packages that its lists still name. Each such version is set aside, with all that its
 # source made (those packages demand one another exactly), and apt takes the one before, also where the image has the lost one installed, which a
 # priority above 1000 says. Whether it made a difference the comparison tells.
+# set_aside_lost FOLDER < apt-get's words: FOLDER is that of apt's preferences. Fails where nothing was lost.
 set_aside_lost() {
-  local name file_version version source lost=1 folder=${1:-/etc/apt/preferences.d}
+  local name file_version version source lost=1 folder=$1
   while IFS=' ' read -r name file_version; do
     file_version=${file_version//%2b/+} file_version=${file_version//%3a/:} file_version=${file_version//%7e/\~}
     version=$(binary_versions "$name" | awk -v v="$file_version" '{ w = $0; sub(/^[0-9]+:/, "", w); u = v; sub(/^[0-9]+:/, "", u); if (w == u) { print; exit } }')
@@ -113,7 +114,7 @@ install_build_dependencies() {
       return
     fi
     tail -n "+$((from + 1))" "$detail" > "$private/build-dep"
-    set_aside_lost < "$private/build-dep" || break
+    set_aside_lost /etc/apt/preferences.d < "$private/build-dep" || break
     more=(--allow-downgrades)
   done
   tail -n 30 "$private/build-dep" >&2
