@@ -245,7 +245,7 @@ def test_versions_that_the_archive_lost_rank_below_all_others_of_their_source(tm
     records = "".join(path.read_text() for path in sorted(tmp_path.glob("build-patch-set-*"))).strip().split("\n\n")
     ranks = [(record.splitlines()[1][len("Pin: version ") :], record.splitlines()[2][len("Pin-Priority: ") :]) for record in records]
     assert all(record.startswith("Package: src:ceph\n") for record in records)
-    assert ranks == [("14.2.21-1+deb11u3", "-1"), ("14.2.21-1+deb11u2", "-1"), ("*", "1001"), ("*", "1001")]
+    assert ranks == [("14.2.21-1+deb11u2", "-1"), ("14.2.21-1+deb11u3", "-1"), ("*", "1001"), ("*", "1001")]
 
     code, said = bash(f"{apt}set_aside_lost {tmp_path}", tmp_path, "E: Unable to locate package librbd-dev\n")
     assert code == 1
