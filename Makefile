@@ -66,7 +66,7 @@ soak: build ## ROUNDS runs (200) that are disturbed at random moments; SEED=… 
 demo: build ## the main job from start to end, shown
 	tests/integration/demo.sh
 
-bench: build ## the same job by this module and by a shell loop, in one run; WITH=PROGRAM adds another build of it; SFTP by it and by OpenSSH; rpcbind_ensure without change
+bench: build ## the same job by this module and by a shell loop, in one run; WITH=PROGRAM adds another build of it; the diagnosis; SFTP by it and by OpenSSH; rpcbind_ensure without change
 	tests/bench/run.sh
 	tests/bench/sftp.sh
 	tests/integration/nodes/rpcbind.sh speed

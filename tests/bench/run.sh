@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Five containers, seven packages: this module and the shell loop, in turn, in one run; with WITH also another build of the
-# module, to tell what a change costs. usage: [WITH=PROGRAM] run.sh [ROUNDS]
+# Five containers, seven packages: this module and the shell loop, in turn, in one run, and what a diagnosis of them takes, with two folders in
+# each; with WITH also another build of the module, to tell what a change costs. usage: [WITH=PROGRAM] run.sh [ROUNDS]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 rounds=${1:-5}
@@ -17,6 +17,8 @@ socket=${DOCKER_HOST:-}
 # The loop restarts nothing, so the module does not either.
 jq -n --arg set "$set" --arg socket "${socket#unix://}" \
   '{patch_set: $set, remote_src: true, restart: "never"} + (if $socket == "" then {} else {engine_socket: $socket} end)' >"$work/args.json"
+
+jq '{paths: ["/tmp", "/var/tmp"]} + if .engine_socket then {engine_socket} else {} end' "$work/args.json" >"$work/diagnosis.json"
 
 # seconds NAME COMMAND…: adds wall time and peak memory to a list
 seconds() {
@@ -36,6 +38,7 @@ for ((i = 0; i < rounds; i++)); do
   seconds apply library/nfs_lock_fix "$work/args.json"
   for _ in 1 2 3 4 5; do
     seconds unchanged library/nfs_lock_fix "$work/args.json"
+    seconds diagnosis library/nfs_lock_info "$work/diagnosis.json"
     [ -z "${WITH:-}" ] || seconds with-unchanged "$WITH" "$work/args.json"
   done
   if [ -n "${WITH:-}" ]; then
@@ -46,6 +49,7 @@ done
 echo "shell loop: $(median loop)"
 echo "apply:      $(median apply)"
 echo "unchanged:  $(median unchanged)"
+echo "diagnosis:  $(median diagnosis)"
 awk -v a="$(middle apply)" -v l="$(middle loop)" 'BEGIN {printf "apply / shell loop: %.2f\n", a / l}'
 if [ -n "${WITH:-}" ]; then
   echo "$WITH:"
