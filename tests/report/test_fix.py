@@ -246,7 +246,9 @@ def test_what_is_the_servers_fault_is_left_and_said(world):
 
 
 def test_what_a_host_says_is_no_template(world):
-    evil = "{{ lookup('pipe', 'touch pwned') }}"
+    # An absolute path: a lookup works in the playbook's folder, which is the collection's own and not looked into here.
+    marker = world.folder / "pwned"
+    evil = f"{{{{ lookup('pipe', 'touch {marker}') }}}}"
     shown = evil.replace("{{", "{ {")
     info = copy.deepcopy(hostvars.needs_patch())
     info["msg"] = evil
@@ -269,7 +271,7 @@ def test_what_a_host_says_is_no_template(world):
     world.has(host={**REFUSES, "nfs_lock_info": info}, other={**REFUSES, "nfs_lock_info": works(hostvars.well())})
     assert world.run() == 2  # the stand-in never has nova_libvirt patched
     assert "guests will use { { lookup" in world.output
-    assert not list(world.folder.rglob("pwned"))
+    assert not marker.exists()
 
 
 def test_diagnose_changes_nothing_and_plans(world):
