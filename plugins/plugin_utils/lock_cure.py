@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import flag, natural, row_of, rows_of, text
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import CARRIERS, VERDICTS, flag, natural, row_of, rows_of, text
 
 # Containers in which QEMU runs guests, or Nova makes their disks: what they mount comes and goes with guests.
 FOR_GUESTS = ("nova_libvirt", "nova_compute")
-CARRIERS = (*FOR_GUESTS, "cinder_volume", "cinder_backup", "cinder_api", "cinder_scheduler")
 
-# Verdicts with which QEMU fails. The others are to be known, and stop nobody's work.
-FAILING = ("server_no_nlm", "callback_blocked", "hangs", "locks_refused", "ofd_unsupported", "rpcbind_missing", "statd_missing", "statd_dead")
+# Verdicts with which QEMU fails. The others, from nolock_mount on, are to be known, and stop nobody's work.
+FAILING = VERDICTS[: VERDICTS.index("nolock_mount")]
 
 
 def inert(value):
@@ -35,6 +34,16 @@ def inert(value):
 def looked_at(info):
     """Whether it is a result with a verdict."""
     return isinstance(info, Mapping) and not flag(info, "failed") and not flag(info, "unreachable") and bool(text(info, "verdict"))
+
+
+def qemu_of(info):
+    """What each container's QEMU is: {container: stock, patched, mixed, none or unknown}."""
+    return {text(row, "container"): text(row, "qemu") for row in rows_of(info, "packages")}
+
+
+def both_answer(info):
+    """Whether rpcbind and rpc.statd of the host do."""
+    return all(text(row_of(info, name), "state") == "answers" for name in ("rpcbind", "statd"))
 
 
 def fleet(results):
@@ -89,19 +98,17 @@ def sentences(plan):
 
 
 def fill(plan, info, whole, patch, rpcbind, mounts_nfs):
+    """Puts into an empty plan what a result with a verdict asks for."""
     mounts = [mount for mount in rows_of(info, "mounts") if not flag(mount, "image")]
-    packages = {text(row, "container"): text(row, "qemu") for row in rows_of(info, "packages")}
+    packages = qemu_of(info)
 
     asked = text(row_of(info, "cure"), "fix") == "rpcbind_ensure" or any(text(mount, "recommended_fix") == "rpcbind_ensure" for mount in mounts)
-    services = all(text(row_of(info, name), "state") == "answers" for name in ("rpcbind", "statd"))
-    if rpcbind == "always":
-        plan.update(rpcbind=mounts_nfs or asked, rpcbind_why="asked for")
+    if rpcbind == "always" and (mounts_nfs or asked):
+        plan.update(rpcbind=True, rpcbind_why="asked for")
     elif rpcbind == "auto" and asked:
         plan.update(rpcbind=True, rpcbind_why=text(info, "msg"))
-    elif rpcbind == "auto" and mounts_nfs and whole["nfsv3"] and not services:
+    elif rpcbind == "auto" and mounts_nfs and whole["nfsv3"] and not both_answer(info):
         plan.update(rpcbind=True, rpcbind_why=f"NFSv3 is in use: {whole['nfsv3']}")
-    if not plan["rpcbind"]:
-        plan["rpcbind_why"] = ""
 
     if patch == "always":
         plan["patch"] = [name for name in CARRIERS if packages.get(name, "none") != "none"]
@@ -136,7 +143,6 @@ def fill(plan, info, whole, patch, rpcbind, mounts_nfs):
             plan["look"].append(f"{text(row, 'container')} was not looked at: {text(row, 'error') or 'it is ' + text(row, 'state')}")
     if asked and not plan["rpcbind"] and not plan["left"]:
         plan["left"].append(f"{text(info, 'msg')}. {text(row_of(info, 'cure'), 'text')}")
-    return plan
 
 
 def proof(info, plan):
@@ -158,10 +164,10 @@ def proof(info, plan):
     if text(libvirt, "container") and not flag(libvirt, "healthy"):
         against.append(f"{text(libvirt, 'container')} is not healthy: {text(libvirt, 'detail')}")
     patch = [name for name in plan.get("patch", []) if isinstance(name, str)]
-    qemu = {text(row, "container"): text(row, "qemu") for row in rows_of(info, "packages")}
+    qemu = qemu_of(info)
     against += [f"{name} has no patched QEMU: {qemu.get(name) or 'it is not there'}" for name in patch if qemu.get(name) not in ("patched", "mixed")]
 
-    said = ["rpcbind and rpc.statd answer"] if all(text(row_of(info, name), "state") == "answers" for name in ("rpcbind", "statd")) else []
+    said = ["rpcbind and rpc.statd answer"] if both_answer(info) else []
     if patch:
         said.append("patched: " + ", ".join(patch))
     part = [name for name in patch if qemu.get(name) == "mixed"]
@@ -183,7 +189,7 @@ def outcome(known):
     The words: nothing (to be done), done, left (fails still, and needs a person), failed, lost (contact, in the middle), stopped (not
     begun), unreachable.
     """
-    info = known.get("nfs_lock_info_result")
+    info = row_of(known, "nfs_lock_info_result")
     plan = row_of(known, "nfs_lock_cure_plan")
     end = row_of(known, "nfs_lock_cure_outcome")
     if text(end, "status") == "begun":
@@ -192,8 +198,7 @@ def outcome(known):
     if end:
         return text(end, "status"), "; ".join([text(end, "message"), *left])
     if not looked_at(info):
-        why = text(info, "msg") if isinstance(info, Mapping) else ""
-        return ("unreachable" if isinstance(info, Mapping) and flag(info, "unreachable") else "failed"), why or "it was not looked at"
+        return ("unreachable" if flag(info, "unreachable") else "failed"), text(info, "msg") or "it was not looked at"
     if flag(plan, "todo"):
         return "stopped", "not begun: the run had stopped"
     if left:

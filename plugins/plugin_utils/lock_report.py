@@ -66,8 +66,11 @@ COMMANDS = tuple(
     )
 )
 
+# Containers that can carry QEMU.
+CARRIERS = ("nova_libvirt", "nova_compute", "cinder_volume", "cinder_backup", "cinder_api", "cinder_scheduler")
+
 # Columns of the matrix, in this order; others follow by name.
-FIRST_COLUMNS = ("host", "nova_libvirt", "nova_compute", "cinder_volume", "cinder_backup", "cinder_api", "cinder_scheduler")
+FIRST_COLUMNS = ("host", *CARRIERS)
 
 
 def collect(results, time=""):
