@@ -861,8 +861,7 @@ scenario_without_run() {
 # playbook_fix does so by itself.
 through_ansible=" host_fresh host_already_right host_statd_killed host_hangs host_statd_elsewhere host_masked host_reboot port_taken no_repository
   container_dies container_statd_elsewhere container_masked container_unit mode_change "
-[ -z "${SHORT:-}" ] || # playbook_fix does so by itself.
-through_ansible=" host_fresh host_statd_elsewhere container_dies mode_change "
+[ -z "${SHORT:-}" ] || through_ansible=" host_fresh host_statd_elsewhere container_dies mode_change "
 through_ansible=$(tr -s ' \n' ' ' <<<"$through_ansible")
 if [ $# = 0 ]; then
   mapfile -t all < <(declare -F | sed -n 's/^declare -f scenario_//p')
