@@ -1,18 +1,14 @@
 """The collection with a stand-in for the program nfs_lock_info, so that hosts can say what the tests want."""
 
 import json
-import os
 import pathlib
-import shutil
-import subprocess
 import sys
 
 import hostvars
 import pytest
+from controller import Controller
 
-ROOT = pathlib.Path(__file__).parents[2]
-
-# It returns what lies for its host beside the folder of its run: each host has its own remote_tmp.
+# It returns what lies in its host's folder.
 STAND_IN = f"""#!{sys.executable}
 # WANT_JSON
 import pathlib, sys
@@ -20,64 +16,30 @@ print(pathlib.Path(sys.argv[0]).parents[1].joinpath("result.json").read_text(enc
 """
 
 
-class Fleet:
-    """Hosts that are folders on this machine, and one playbook run on them."""
+class Fleet(Controller):
+    """Hosts that return what the tests want, and the playbook report run on them."""
 
     def __init__(self, folder, results, measured):
-        self.folder = folder
+        super().__init__(folder, {"nfs_lock_info": STAND_IN})
         self.reports = folder / "reports"
         self.results = results
         self.measured = measured  # hosts that get metrics
-        collection = folder / "collections" / "ansible_collections" / "nfslock" / "kolla"
-        shutil.copytree(ROOT / "plugins", collection / "plugins", ignore=shutil.ignore_patterns("__pycache__", "modules"))
-        for name in ("roles", "playbooks"):
-            (collection / name).symlink_to(ROOT / name)
-        shutil.copy(ROOT / "galaxy.yml", collection)
-        modules = collection / "plugins" / "modules"
-        modules.mkdir()
-        (modules / "nfs_lock_info").write_text(STAND_IN, encoding="utf-8")
-        (modules / "nfs_lock_info").chmod(0o755)
-        self.inventory = folder / "inventory.json"
         self.write()
 
     def write(self):
         hosts = {}
         for name, result in self.results.items():
-            home = self.folder / "hosts" / name
-            (home / "textfile").mkdir(parents=True, exist_ok=True)
+            home = self.home(name)
+            (home / "textfile").mkdir(exist_ok=True)
             (home / "result.json").write_text(json.dumps(result), encoding="utf-8")
-            hosts[name] = {
-                "ansible_connection": "local",
-                "ansible_python_interpreter": sys.executable,
-                "ansible_remote_tmp": str(home),
-                "ansible_become": False,
-            }
+            hosts[name] = self.variables(name, reached=result is not hostvars.UNREACHABLE)
             if name in self.measured:
                 hosts[name]["nfs_lock_report_textfile_dir"] = str(home / "textfile")
-            if result is hostvars.UNREACHABLE:  # nobody listens there
-                hosts[name].update(ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=1)
-        self.inventory.write_text(json.dumps({"all": {"children": {"compute": {"hosts": hosts}}}}), encoding="utf-8")
+        self.know(hosts)
 
     def run(self, *arguments, returncode=0):
         """What the recap counts of each host."""
-        environment = {
-            **os.environ,
-            "HOME": str(self.folder),
-            "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "collections"),
-            "ANSIBLE_PIPELINING": "True",
-            "ANSIBLE_SSH_RETRIES": "0",
-            "ANSIBLE_LOCALHOST_WARNING": "False",
-            "LC_ALL": "C.UTF-8",
-            "LANG": "C.UTF-8",
-        }
-        environment.pop("ANSIBLE_CONFIG", None)
-        done = subprocess.run(
-            [
-                pathlib.Path(sys.executable).with_name("ansible-playbook"), "-i", self.inventory,
-                "-e", json.dumps({"nfs_lock_report_dir": str(self.reports), "nfs_lock_hosts": "compute"}), *arguments, "nfslock.kolla.report",
-            ],
-            cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
-        )
+        done = self.play("report", {"nfs_lock_report_dir": str(self.reports), "nfs_lock_hosts": "compute"}, *arguments)
         assert done.returncode == returncode, done.stdout + done.stderr
         self.output = done.stdout + done.stderr
         recap = {}
@@ -91,7 +53,7 @@ class Fleet:
         return (self.reports / f"nfs-lock-report.{form}").read_text(encoding="utf-8")
 
     def textfile(self, host):
-        return self.folder / "hosts" / host / "textfile" / "nfs_lock.prom"
+        return self.home(host) / "textfile" / "nfs_lock.prom"
 
 
 def pytest_addoption(parser):

@@ -5,16 +5,11 @@ What the modules themselves do is shown elsewhere, on real containers and hosts:
 
 import copy
 import json
-import os
-import pathlib
-import shutil
-import subprocess
 import sys
 
 import hostvars
 import pytest
-
-ROOT = pathlib.Path(__file__).parents[2]
+from controller import Controller
 
 # Each host has a folder, and in it a word for its state; each module has a file with its result for each of these words.
 STAND_IN = f"""#!{sys.executable}
@@ -60,57 +55,30 @@ REFUSES = {"nfs_lock_info": hostvars.needs_patch(), "nfs_lock_fix": FIXED, "nfs_
 BAD = {**REFUSES, "nfs_lock_fix": BROKEN}
 
 
-class World:
+class World(Controller):
     def __init__(self, folder):
-        self.folder = folder
-        collection = folder / "collections" / "ansible_collections" / "nfslock" / "kolla"
-        shutil.copytree(ROOT / "plugins", collection / "plugins", ignore=shutil.ignore_patterns("__pycache__", "modules"))
-        for name in ("roles", "playbooks"):
-            (collection / name).symlink_to(ROOT / name)
-        shutil.copy(ROOT / "galaxy.yml", collection)
-        (collection / "plugins" / "modules").mkdir()
-        for name in ("nfs_lock_info", "rpcbind_ensure", "nfs_lock_fix"):
-            program = collection / "plugins" / "modules" / name
-            program.write_text(STAND_IN, encoding="utf-8")
-            program.chmod(0o755)
+        super().__init__(folder, dict.fromkeys(("nfs_lock_info", "rpcbind_ensure", "nfs_lock_fix"), STAND_IN))
 
-    def has(self, group="compute", **hosts):
-        known = {}
+    def has(self, **hosts):
+        """Each host's results by module and state; None of a host where nobody listens."""
         for name, results in hosts.items():
-            home = self.folder / "hosts" / name
-            home.mkdir(parents=True, exist_ok=True)
-            (home / "results.json").write_text(json.dumps(results or {}), encoding="utf-8")
-            (home / "state").write_text("first", encoding="utf-8")
-            known[name] = {
-                "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_remote_tmp": str(home), "ansible_become": False,
-            }
-            if results is None:  # nobody listens there
-                known[name].update(ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=1)
-        self.inventory = self.folder / "inventory.json"
-        self.inventory.write_text(json.dumps({"all": {"children": {group: {"hosts": known}}}}), encoding="utf-8")
+            (self.home(name) / "results.json").write_text(json.dumps(results or {}), encoding="utf-8")
+            (self.home(name) / "state").write_text("first", encoding="utf-8")
+        self.know({name: self.variables(name, reached=results is not None) for name, results in hosts.items()})
 
     def run(self, playbook="fix", *arguments, **variables):
         for path in self.folder.glob("hosts/*/calls"):
             path.unlink()
         (self.folder / "hosts" / "order").unlink(missing_ok=True)
-        environment = {
-            **os.environ, "HOME": str(self.folder), "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "collections"), "ANSIBLE_PIPELINING": "True",
-            "ANSIBLE_SSH_RETRIES": "0", "ANSIBLE_LOCALHOST_WARNING": "False", "LC_ALL": "C.UTF-8",
-        }
-        environment.pop("ANSIBLE_CONFIG", None)
         variables = {"nfs_lock_hosts": "all", "nfs_lock_fix_patch_set": "/set", "nfs_lock_fix_remote_src": True, **variables}
-        program = pathlib.Path(sys.executable).with_name("ansible-playbook")
-        done = subprocess.run(
-            [program, "-i", self.inventory, "-e", json.dumps(variables), *arguments, f"nfslock.kolla.{playbook}"],
-            cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
-        )
+        done = self.play(playbook, variables, *arguments)
         self.output = done.stdout + done.stderr
         warnings = [line for line in self.output.splitlines() if "[WARNING]" in line and "running playbook inside collection" not in line]
         assert not warnings
         return done.returncode
 
     def calls(self, host):
-        path = self.folder / "hosts" / host / "calls"
+        path = self.home(host) / "calls"
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
     def said(self, host):
