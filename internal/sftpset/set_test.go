@@ -296,7 +296,9 @@ func TestLogin(t *testing.T) {
 		c := to(t, s, proxy.Addr)
 		c.PrivateKeyFile, c.AgentSocket = "", socket
 		for began := time.Now(); time.Since(began) < 5*time.Second; time.Sleep(10 * time.Millisecond) {
-			if _, err := os.Stat(socket); err == nil {
+			// The socket's file is there before somebody listens.
+			if conn, err := net.Dial("unix", socket); err == nil {
+				conn.Close()
 				break
 			}
 		}
