@@ -37,6 +37,13 @@ options:
     description: Whether the host is one that mounts NFS for guests or volumes.
     type: bool
     default: true
+  given:
+    description: Whether there is a patch set. Without one what needs it is left to a person.
+    type: bool
+    default: true
+  before:
+    description: The plan that this filter made before anything was changed in this run.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -47,13 +54,15 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: C(rpcbind) and C(patch), what is to be done, each with C(…_why); C(left) and C(look), what a person has to see to; C(todo) and C(say).
+  description:
+    - C(rpcbind) and C(patch), what is to be done, each with C(…_why); C(guests), whether locks are refused to guests, too.
+    - C(left) and C(look), what a person has to see to; C(known), what of it failed before anything was changed; C(todo) and C(say).
   type: dict
 """
 
 
-def lock_cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True):
-    return inert(cure(info, whole, str(patch), str(rpcbind), boolean(mounts_nfs)))
+def lock_cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, given=True, before=None):
+    return inert(cure(info, whole, str(patch), str(rpcbind), boolean(mounts_nfs), boolean(given), before))
 
 
 class FilterModule:

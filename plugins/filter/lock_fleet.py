@@ -23,6 +23,11 @@ options:
     type: list
     elements: str
     required: true
+  stores:
+    description: Names of the hosts of cinder_volume, whether they are among I(hosts) or not.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -33,13 +38,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: C(nfsv3), where, or empty. C(refused), for each such store where.
+  description: C(nfsv3), where, or empty. C(refused), for each such store where. C(unseen), which of the stores' hosts have no result.
   type: dict
 """
 
 
-def lock_fleet(hostvars, hosts):
-    return inert(fleet((host, hostvars[host].get("nfs_lock_info_result")) for host in hosts))
+def lock_fleet(hostvars, hosts, stores=()):
+    return inert(fleet(((host, hostvars[host].get("nfs_lock_info_result")) for host in hosts), stores))
 
 
 class FilterModule:

@@ -25,7 +25,7 @@ options:
     elements: str
     required: true
   canary:
-    description: How many hosts went first. One of these that fails stops the run.
+    description: How many hosts went first. One of these that fails stops the run; with 0, only a host that went alone.
     type: int
     default: 1
   any_errors_fatal:

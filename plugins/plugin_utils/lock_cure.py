@@ -46,16 +46,18 @@ def both_answer(info):
     return all(text(row_of(info, name), "state") == "answers" for name in ("rpcbind", "statd"))
 
 
-def fleet(results):
-    """What only all hosts together tell, from pairs of a host's name and its result.
+def fleet(results, stores=()):
+    """What only all hosts together tell, from pairs of a host's name and its result. stores are the hosts of cinder-volume.
 
     nfsv3: where NFS is mounted with version 3, whose locks need rpcbind and rpc.statd on every host that may mount it; empty if nowhere.
     refused: {source: where}, stores that refuse locks in cinder_volume and that Nova mounts when a guest gets a volume.
+    unseen: those of stores without a result, so that refused may lack some.
     """
-    nfsv3, refused = "", {}
+    nfsv3, refused, seen = "", {}, set()
     for host, info in results:
         if not looked_at(info):
             continue
+        seen.add(host)
         if text(row_of(info, "cure"), "fix") == "rpcbind_ensure" and not nfsv3:
             nfsv3 = f"{host} needs them"
         for mount in rows_of(info, "mounts"):
@@ -69,19 +71,23 @@ def fleet(results):
                 and text(mount, "probed") != "inside"  # the container refuses there, not the store
             ):
                 refused.setdefault(text(mount, "source"), where)
-    return {"nfsv3": nfsv3, "refused": refused}
+    return {"nfsv3": nfsv3, "refused": refused, "unseen": sorted(set(stores) - seen, key=natural)}
 
 
-def cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True):
+def cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, given=True, before=None):
     """What is to be done on one host. info is its result of nfs_lock_info, whole what fleet() returned.
 
-    patch and rpcbind are what the user wants; mounts_nfs tells whether the host is one that mounts NFS for guests or volumes. Returns
-    rpcbind (whether to run rpcbind_ensure) with rpcbind_why, patch (names of containers) with patch_why, left (what fails and needs a
-    person), look (what does not fail and wants to be known), todo (whether a module has something to do) and say (all of it in lines).
+    patch and rpcbind are what the user wants; mounts_nfs tells whether the host is one that mounts NFS for guests or volumes, given whether
+    there is a patch set, before is the plan of this run that was made before anything was changed. Returns rpcbind (whether to run
+    rpcbind_ensure) with rpcbind_why, patch (names of containers) with patch_why, guests (whether locks are refused to guests, too), left (what
+    fails and needs a person), known (those of the mounts among it that failed before anything was changed), look (what does not fail and
+    wants to be known), todo (whether a module has something to do) and say (all of it in lines).
     """
-    plan = {"rpcbind": False, "rpcbind_why": "", "patch": [], "patch_why": "", "left": [], "look": []}
+    plan = {"rpcbind": False, "rpcbind_why": "", "patch": [], "patch_why": "", "guests": False, "left": [], "known": [], "look": []}
     if looked_at(info):
-        fill(plan, info, whole, patch, rpcbind, mounts_nfs)
+        fill(plan, info, whole, patch, rpcbind, mounts_nfs, given)
+    if before:
+        plan["known"] = before["known"]
     plan["todo"] = plan["rpcbind"] or bool(plan["patch"])
     plan["say"] = sentences(plan)
     return plan
@@ -97,12 +103,9 @@ def sentences(plan):
     return lines + [f"to be known: {sentence}" for sentence in plan["look"]]
 
 
-def fill(plan, info, whole, patch, rpcbind, mounts_nfs):
+def fill(plan, info, whole, patch, rpcbind, mounts_nfs, given):
     """Puts into an empty plan what a result with a verdict asks for."""
-    mounts = [mount for mount in rows_of(info, "mounts") if not flag(mount, "image")]
-    packages = qemu_of(info)
-
-    asked = text(row_of(info, "cure"), "fix") == "rpcbind_ensure" or any(text(mount, "recommended_fix") == "rpcbind_ensure" for mount in mounts)
+    asked = text(row_of(info, "cure"), "fix") == "rpcbind_ensure" or any(text(mount, "recommended_fix") == "rpcbind_ensure" for mount in mounts_of(info))
     if rpcbind == "always" and (mounts_nfs or asked):
         plan.update(rpcbind=True, rpcbind_why="asked for")
     elif rpcbind == "auto" and asked:
@@ -110,39 +113,86 @@ def fill(plan, info, whole, patch, rpcbind, mounts_nfs):
     elif rpcbind == "auto" and mounts_nfs and whole["nfsv3"] and not both_answer(info):
         plan.update(rpcbind=True, rpcbind_why=f"NFSv3 is in use: {whole['nfsv3']}")
 
-    if patch == "always":
-        plan["patch"] = [name for name in CARRIERS if packages.get(name, "none") != "none"]
-        plan["patch_why"] = "asked for" if plan["patch"] else ""
-    elif patch == "needed":
-        why = {}
-        for mount in mounts:
-            if text(mount, "recommended_fix") == "patch" and text(mount, "container") in CARRIERS:
-                why.setdefault(text(mount, "container"), f"{text(mount, 'verdict')} at {text(mount, 'path')}")
-        for source, where in whole["refused"].items():
-            for name in FOR_GUESTS:
-                if name in packages and packages[name] not in ("none", "unknown"):
-                    why.setdefault(name, f"guests will use {source}, whose locks are refused ({where})")
-        for name, qemu in packages.items():
-            if qemu in ("patched", "mixed") and name in CARRIERS:
-                why.setdefault(name, "it is patched already" if qemu == "patched" else "it is patched in part")
-        plan["patch"] = [name for name in CARRIERS if name in why]
-        plan["patch_why"] = "; ".join(f"{name}: {why[name]}" for name in plan["patch"])
+    packages = qemu_of(info)
+    if patch != "never":
+        fill_patch(plan, info, whole, patch, given)
+    fill_left(plan, info)
+    if asked and not plan["rpcbind"] and not plan["left"]:
+        plan["left"].append(f"{text(info, 'msg')}. {text(row_of(info, 'cure'), 'text')}")
 
-    # What none of these helps against, each mount once though several containers see it.
-    for mount in mounts:
+    for row in rows_of(info, "packages"):
+        if text(row, "qemu") == "unknown" and text(row, "container") not in plan["patch"]:
+            plan["look"].append(f"{text(row, 'container')} was not looked at: {text(row, 'error') or 'it is ' + text(row, 'state')}")
+    for row in rows_of(info, "findings"):
+        if text(row, "kind") == "seccomp_refuses":  # the patch helps, and is not the smallest cure
+            plan["look"].append(text(row, "message"))
+    unseen = whole["unseen"]
+    if patch != "never" and unseen and any(packages.get(name) in ("stock", "mixed") for name in FOR_GUESTS):
+        names = ", ".join(unseen[:5]) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
+        plan["look"].append(f"volumes of {names} may refuse locks to guests: not looked at")
+
+
+def mounts_of(info):
+    """The rows of mounts. Those of images tell of one file only."""
+    return [mount for mount in rows_of(info, "mounts") if not flag(mount, "image")]
+
+
+def fill_patch(plan, info, whole, patch, given):
+    """Containers whose QEMU is to be patched, and why; without a patch set they are left to a person."""
+    packages = qemu_of(info)
+    refused, expected, kept = {}, {}, {}
+    for mount in mounts_of(info):
+        if text(mount, "recommended_fix") == "patch":
+            refused.setdefault(text(mount, "container"), f"{text(mount, 'verdict')} at {text(mount, 'path')}")
+    for source, where in whole["refused"].items():
+        for name in FOR_GUESTS:
+            if packages.get(name, "none") not in ("none", "unknown"):
+                expected.setdefault(name, f"guests will use {source}, whose locks are refused ({where})")
+    for name, qemu in packages.items():
+        if qemu in ("patched", "mixed"):
+            kept[name] = "it is patched already" if qemu == "patched" else "it is patched in part"
+
+    plan["guests"] = "nova_libvirt" in refused or "nova_libvirt" in expected
+    if patch == "always":
+        why = {name: "asked for" for name in packages if packages[name] != "none"}
+        expected = {name: why[name] for name in why if packages[name] != "patched"}
+    else:
+        why = {**kept, **expected, **refused}
+    if given:
+        plan["patch"] = [name for name in CARRIERS if name in why]
+        plan["patch_why"] = "asked for" if patch == "always" and plan["patch"] else "; ".join(f"{name}: {why[name]}" for name in plan["patch"])
+        return
+    for name in CARRIERS:
+        if name in expected and name not in refused:  # what is refused has a sentence of its mount
+            plan["left"].append(f"{name}: {expected[name]}. Give the patch set with -e nfs_lock_fix_patch_set=FOLDER")
+        elif packages.get(name) == "mixed":
+            plan["look"].append(f"{name} is patched in part")
+
+
+def name_of(mount):
+    """What a mount and its verdict are called to see whether they are the same as in an earlier look."""
+    return f"{text(mount, 'source')}: {text(mount, 'verdict')}"
+
+
+def sentence_of(mount):
+    command = text(row_of(mount, "cure"), "command") if text(mount, "recommended_fix") == "patch" else ""
+    said = f"{name_of(mount)}: {text(mount, 'reason')}. {text(row_of(mount, 'cure'), 'text')}"
+    return f"{said} {command}" if command else said
+
+
+def fill_left(plan, info):
+    """What the modules do not help against in this plan, each mount once though several containers see it."""
+    for mount in mounts_of(info):
         fix, container = text(mount, "recommended_fix"), text(mount, "container")
         ours = fix == "rpcbind_ensure" and plan["rpcbind"] or fix == "patch" and (container in plan["patch"] or container not in CARRIERS)
         if fix in ("", "none") or ours:
             continue
-        sentence = f"{text(mount, 'source')}: {text(mount, 'verdict')}: {text(mount, 'reason')}. {text(row_of(mount, 'cure'), 'text')}"
-        kind = "left" if text(mount, "verdict") in FAILING else "look"
-        if sentence not in plan[kind]:
-            plan[kind].append(sentence)
-    for row in rows_of(info, "packages"):
-        if text(row, "qemu") == "unknown" and text(row, "container") not in plan["patch"]:
-            plan["look"].append(f"{text(row, 'container')} was not looked at: {text(row, 'error') or 'it is ' + text(row, 'state')}")
-    if asked and not plan["rpcbind"] and not plan["left"]:
-        plan["left"].append(f"{text(info, 'msg')}. {text(row_of(info, 'cure'), 'text')}")
+        fails = text(mount, "verdict") in FAILING
+        if fails and name_of(mount) not in plan["known"]:
+            plan["known"].append(name_of(mount))
+        kind = "left" if fails else "look"
+        if sentence_of(mount) not in plan[kind]:
+            plan[kind].append(sentence_of(mount))
 
 
 def proof(info, plan):
@@ -160,17 +210,29 @@ def proof(info, plan):
         elif text(row, "result") == "works":
             works += 1
             unlocked += flag(row, "unlocked")
-    libvirt = row_of(info, "libvirt")
+
+    # A mount where nothing could be tried has a verdict all the same. One that failed before, with a cause that is not ours, still may.
+    known = plan.get("known", [])
+    for mount in mounts_of(info):
+        fix, container = text(mount, "recommended_fix"), text(mount, "container")
+        fails = text(mount, "verdict") in FAILING and fix not in ("", "none") and not (fix == "patch" and container not in CARRIERS)
+        if fails and inert(name_of(mount)) not in known and sentence_of(mount) not in against:
+            against.append(sentence_of(mount))
+
+    libvirt, qemu = row_of(info, "libvirt"), qemu_of(info)
     if text(libvirt, "container") and not flag(libvirt, "healthy"):
         against.append(f"{text(libvirt, 'container')} is not healthy: {text(libvirt, 'detail')}")
+    elif not text(libvirt, "container") and "nova_libvirt" in qemu:
+        against.append("nova_libvirt is there and does not run")
     patch = [name for name in plan.get("patch", []) if isinstance(name, str)]
-    qemu = qemu_of(info)
     against += [f"{name} has no patched QEMU: {qemu.get(name) or 'it is not there'}" for name in patch if qemu.get(name) not in ("patched", "mixed")]
+    part = [name for name in patch if qemu.get(name) == "mixed"]
+    if "nova_libvirt" in part and flag(plan, "guests"):
+        against.append("nova_libvirt is patched in part: guests go on with the QEMU that the patch set lacks; it takes one of the profile host")
 
     said = ["rpcbind and rpc.statd answer"] if both_answer(info) else []
     if patch:
         said.append("patched: " + ", ".join(patch))
-    part = [name for name in patch if qemu.get(name) == "mixed"]
     if part:
         said.append(f"in part: {', '.join(part)}, where the set does not hold each program, such as that of guests")
     said.append(f"qemu-img works at {works} places" if works else "there was no place to try qemu-img")
@@ -192,18 +254,21 @@ def outcome(known):
     info = row_of(known, "nfs_lock_info_result")
     plan = row_of(known, "nfs_lock_cure_plan")
     end = row_of(known, "nfs_lock_cure_outcome")
+    compute = text(known, "nfs_lock_cure_compute")
     if text(end, "status") == "begun":
-        return "lost", f"contact was lost during {text(end, 'message')}; run again, which looks at what is there first"
+        lost = f"contact was lost during {text(end, 'message')}; run again, which looks at what is there first"
+        return "lost", f"{lost}. nova-compute {compute}" if compute else lost
     left = [sentence for sentence in plan.get("left", []) if isinstance(sentence, str)]
+    look = [sentence for sentence in plan.get("look", []) if isinstance(sentence, str)]
     if end:
-        return text(end, "status"), "; ".join([text(end, "message"), *left])
+        return text(end, "status"), "; ".join([text(end, "message"), *left, *look])
     if not looked_at(info):
         return ("unreachable" if flag(info, "unreachable") else "failed"), text(info, "msg") or "it was not looked at"
     if flag(plan, "todo"):
         return "stopped", "not begun: the run had stopped"
     if left:
-        return "left", "; ".join(left)
-    return "nothing", text(info, "msg")
+        return "left", "; ".join(left + look)
+    return "nothing", "; ".join([text(info, "msg"), *look])
 
 
 def outcomes(known_of, hosts):
@@ -217,7 +282,11 @@ def outcomes(known_of, hosts):
 
 
 def stop(ended, canary=1, any_errors_fatal=False, max_fail_percentage=100):
-    """Why no further host is to be begun, empty if one may be. ended are pairs of a host and its outcome, of those that were begun."""
+    """Why no further host is to be begun, empty if one may be. ended are pairs of a host and its outcome, of those that were begun.
+
+    A first host that was alone counts as a canary even where canary is 0.
+    """
+    canary = max(canary, 1)
     failed = [host for host, end in ended if text(end, "status") not in ("done", "left")]
     if not failed:
         return ""

@@ -43,9 +43,12 @@ class Controller:
             known.update(ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=1)
         return known
 
-    def know(self, hosts):
-        """Writes the inventory: {host: variables}, all of them in kolla's group compute."""
-        self.inventory.write_text(json.dumps({"all": {"children": {"compute": {"hosts": hosts}}}}), encoding="utf-8")
+    def know(self, hosts, stores=()):
+        """Writes the inventory: {host: variables}, all of them in kolla's group compute, and those of stores in cinder-volume too."""
+        groups = {"compute": {"hosts": hosts}}
+        if stores:
+            groups["cinder-volume"] = {"hosts": dict.fromkeys(stores)}
+        self.inventory.write_text(json.dumps({"all": {"children": groups}}), encoding="utf-8")
 
     def play(self, playbook, variables, *arguments):
         environment = {

@@ -49,9 +49,11 @@ def host(*mounts, services="answers", **qemu):
     }
 
 
-WHOLE = {"nfsv3": "", "refused": {}}
-V3 = {"nfsv3": "filer:/volumes at /mnt/1 in cinder_volume of storage1", "refused": {}}
-REFUSED = {"nfsv3": "", "refused": {FILER: "there"}}
+WHOLE = {"nfsv3": "", "refused": {}, "unseen": []}
+V3 = {**WHOLE, "nfsv3": "filer:/volumes at /mnt/1 in cinder_volume of storage1"}
+REFUSED = {**WHOLE, "refused": {FILER: "there"}}
+UNSEEN = {**WHOLE, "unseen": ["storage1"]}
+SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of nova_compute refuses locks"}, {"kind": "nolock", "message": "x"}]}
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,22 @@ REFUSED = {"nfsv3": "", "refused": {FILER: "there"}}
         pytest.param(host(nova_compute="mixed"), WHOLE, {}, False, ["nova_compute"], 0, 0, id="patched in part"),
         pytest.param(
             host(mount("nova_compute", "locks_refused"), nova_compute="stock"), WHOLE, {"patch": "never"}, False, [], 1, 0, id="never patched"
+        ),
+        pytest.param(
+            host(mount("nova_compute", "locks_refused"), nova_compute="stock", nova_libvirt="mixed", cinder_volume="patched"), WHOLE, {"given": False},
+            False, [], 1, 1, id="no patch set: what refuses is left, what is well is well",
+        ),
+        pytest.param(host(nova_compute="stock", nova_libvirt="patched"), REFUSED, {"given": False}, False, [], 2, 0, id="no patch set for what guests will use"),
+        pytest.param(
+            host(nova_compute="stock", nova_libvirt="patched", cinder_api="none"), WHOLE, {"patch": "always", "given": False},
+            False, [], 1, 0, id="always patched, without a patch set",
+        ),
+        pytest.param(host(nova_compute="stock"), UNSEEN, {}, False, [], 0, 1, id="the stores are not known"),
+        pytest.param(host(nova_compute="patched"), UNSEEN, {}, False, ["nova_compute"], 0, 0, id="they need not be known where all is patched"),
+        pytest.param(host(cinder_volume="stock"), UNSEEN, {}, False, [], 0, 0, id="nor where no guests are"),
+        pytest.param(
+            host(mount("nova_compute", "locks_refused", probed="inside"), nova_compute="stock") | SECCOMP, WHOLE, {}, False, ["nova_compute"], 0, 1,
+            id="refused by the container's profile: that it is the smaller cure is said",
         ),
         pytest.param(
             host(nova_compute="stock", cinder_api="none", cinder_volume="unknown", other="stock"), WHOLE, {"patch": "always"},
@@ -131,6 +149,7 @@ def test_what_all_hosts_tell_together():
     whole = lock_cure.fleet(results)
     assert whole["nfsv3"] == "filer:/volumes at /mnt/1 in cinder_volume of storage1"
     assert whole["refused"] == {"gluster:/v": "gluster:/v at /mnt/1 in cinder_volume of storage2"}
+    assert lock_cure.fleet(results, ["storage1", "storage10", "storage9", "dead"])["unseen"] == ["dead", "storage9", "storage10"]
 
 
 @pytest.mark.parametrize(
@@ -159,6 +178,19 @@ def test_a_host_that_wants_statd_stands_for_nfsv3():
         pytest.param({}, [], id="works"),
         pytest.param({"libvirt": {"container": "", "healthy": False}}, [], id="no libvirt here"),
         pytest.param(
+            {"libvirt": {"container": ""}, "packages": [{"container": name, "qemu": "patched"} for name in ("cinder_volume", "nova_libvirt")]},
+            ["nova_libvirt is there and does not run"],
+            id="libvirt does not run",
+        ),
+        pytest.param(
+            {"mounts": [mount("cinder_volume", "statd_dead")] * 2}, ["filer:/volumes: statd_dead: because. Do it."], id="locks fail, where nothing could be tried"
+        ),
+        pytest.param({"mounts": [mount("cinder_volume", "locks_refused")]}, ["filer:/volumes: locks_refused: because. Do it."], id="refused all the same"),
+        pytest.param({"mounts": [mount("cinder_volume", "locks_refused", fix="none")]}, [], id="refused, which the patched QEMU bears"),
+        pytest.param({"mounts": [mount("cinder_volume", "nolock_mount")]}, [], id="to be known only"),
+        pytest.param({"mounts": [mount("cinder_volume", "server_no_nlm", "other:/v")]}, [], id="failed before, and is not our business"),
+        pytest.param({"mounts": [mount("host", "locks_refused")]}, [], id="the host has no QEMU of kolla's"),
+        pytest.param(
             {"libvirt": {"container": "nova_libvirt", "healthy": False, "detail": "no answer"}}, ["nova_libvirt is not healthy: no answer"], id="libvirt is ill"
         ),
         pytest.param(
@@ -178,7 +210,28 @@ def test_a_host_that_wants_statd_stands_for_nfsv3():
 )
 def test_what_the_proof_says(more, against):
     info = host(mount("cinder_volume", "ok"), cinder_volume="patched") | {"proofs": [{"result": "works", "unlocked": True}]} | more
-    assert lock_cure.proof(info, {"patch": ["cinder_volume"]})["against"] == against
+    assert lock_cure.proof(info, {"patch": ["cinder_volume"], "known": ["other:/v: server_no_nlm"]})["against"] == against
+
+
+def test_what_fails_only_after_something_was_changed_is_against_it():
+    dead, none = mount("nova_compute", "statd_dead"), mount("nova_compute", "server_no_nlm", "other:/v")
+    first = lock_cure.cure(host(dead, none, nova_compute="stock"), WHOLE)
+    assert first["known"] == ["other:/v: server_no_nlm"]
+    after = host(mount("nova_compute", "callback_blocked"), none, nova_compute="stock")
+    then = lock_cure.cure(after, WHOLE, rpcbind="never", before=first)
+    assert len(then["left"]) == 2
+    assert lock_cure.proof(after, then)["against"] == ["filer:/volumes: callback_blocked: because. Do it."]
+
+
+def test_guests_whose_locks_are_refused_are_not_helped_by_tools():
+    info = host(mount("nova_libvirt", "locks_refused"), nova_libvirt="stock")
+    plan = lock_cure.cure(info, WHOLE)
+    assert plan["guests"]
+    assert lock_cure.cure(host(nova_libvirt="stock"), REFUSED)["guests"]
+    assert not lock_cure.cure(host(nova_libvirt="mixed"), WHOLE, patch="always")["guests"]
+    after = host(nova_libvirt="mixed") | {"libvirt": {"container": "nova_libvirt", "healthy": True}}
+    (against,) = lock_cure.proof(after, plan)["against"]
+    assert "profile host" in against
 
 
 def test_a_proof_says_what_was_done():
@@ -186,7 +239,7 @@ def test_a_proof_says_what_was_done():
     assert lock_cure.proof(info, {"patch": ["cinder_volume"]})["say"] == (
         "rpcbind and rpc.statd answer; patched: cinder_volume; qemu-img works at 2 places; at 1 of them WITHOUT a lock"
     )
-    info["packages"] = [{"container": "nova_libvirt", "qemu": "mixed"}]
+    info |= {"packages": [{"container": "nova_libvirt", "qemu": "mixed"}], "libvirt": {"container": "nova_libvirt", "healthy": True}}
     assert lock_cure.proof(info, {"patch": ["nova_libvirt"]})["against"] == []
     assert "in part: nova_libvirt" in lock_cure.proof(info, {"patch": ["nova_libvirt"]})["say"]
     assert lock_cure.proof({"failed": True, "msg": "broken"}, {})["against"] == ["broken"]
@@ -205,7 +258,8 @@ DONE, FAILED = {"status": "done"}, {"status": "failed"}
         ([("a", {"status": "left"})], {}, ""),
         ([("a", DONE), ("b", FAILED)], {}, ""),
         ([("a", DONE), ("b", FAILED)], {"canary": 2}, "b failed, of the 2 that went first"),
-        ([("a", FAILED)], {"canary": 0}, ""),
+        ([("a", FAILED)], {"canary": 0}, "a failed, of the 1 that went first"),
+        ([("a", FAILED), ("b", DONE)], {"canary": 0}, ""),
         ([("a", DONE), ("b", FAILED)], {"any_errors_fatal": True}, "b failed, and any failure is to stop the run"),
         ([("a", DONE), ("b", FAILED)], {"max_fail_percentage": 49}, "b failed, more than 49 % of the hosts so far"),
         ([("a", DONE), ("b", FAILED)], {"max_fail_percentage": 50}, ""),
@@ -221,10 +275,13 @@ def test_what_became_of_each_host():
     plan = {"todo": True, "left": []}
     left = ["filer:/x: server_no_nlm: because."]
     known = {
-        "h10": {"nfs_lock_info_result": info, "nfs_lock_cure_plan": {"todo": False, "left": []}},
+        "h10": {"nfs_lock_info_result": info, "nfs_lock_cure_plan": {"todo": False, "left": [], "look": ["no lock is taken"]}},
         "h9": {"nfs_lock_info_result": info, "nfs_lock_cure_plan": plan, "nfs_lock_cure_outcome": {"status": "done", "message": "patched"}},
         "h8": {"nfs_lock_info_result": info, "nfs_lock_cure_plan": {"todo": False, "left": left}},
-        "h7": {"nfs_lock_info_result": info, "nfs_lock_cure_plan": plan, "nfs_lock_cure_outcome": {"status": "begun", "message": "the patched QEMU"}},
+        "h7": {
+            "nfs_lock_info_result": info, "nfs_lock_cure_plan": plan, "nfs_lock_cure_compute": "is disabled there",
+            "nfs_lock_cure_outcome": {"status": "begun", "message": "the patched QEMU"},
+        },
         "h6": {"nfs_lock_info_result": info, "nfs_lock_cure_plan": plan},
         "h5": {"nfs_lock_info_result": {"unreachable": True, "msg": "no route"}},
         "h4": {"nfs_lock_info_result": {"failed": True, "msg": "no root"}},
@@ -239,12 +296,12 @@ def test_what_became_of_each_host():
         "h1: failed: dpkg",
         "h3: failed: it was not looked at",
         "h4: failed: no root",
-        "h7: lost: contact was lost during the patched QEMU; run again, which looks at what is there first",
+        "h7: lost: contact was lost during the patched QEMU; run again, which looks at what is there first. nova-compute is disabled there",
         "h6: stopped: not begun: the run had stopped",
         "h2: left: patched; filer:/x: server_no_nlm: because.",
         "h8: left: filer:/x: server_no_nlm: because.",
         "h9: done: patched",
-        "h10: nothing: what is wrong",
+        "h10: nothing: what is wrong; no lock is taken",
     ]
     assert set(found["bad"]) == {"h1", "h2", "h3", "h4", "h5", "h6", "h7", "h8"}
 
