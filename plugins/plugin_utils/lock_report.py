@@ -186,6 +186,9 @@ def read_host(name, info, fix):
         "findings": [
             {**texts(finding, "kind", "message", "file"), "line": number(finding, "line")} for finding in rows_of(result, "findings")
         ],
+        "proofs": [
+            {**texts(proof, "container", "path", "result", "step", "detail"), "unlocked": flag(proof, "unlocked")} for proof in rows_of(result, "proofs")
+        ],
         "services": {service: read_service(row_of(result, service)) for service in ("rpcbind", "statd") if service in result},
         "stuck_probes": [{"pid": number(left, "pid"), "device": text(left, "device")} for left in rows_of(result, "stuck_probes")],
         "engine": texts(row_of(result, "engine"), "name", "version", "error"),
@@ -197,7 +200,7 @@ def read_host(name, info, fix):
     if row["status"] in ("unreachable", "failed"):
         failure = text(result, "msg")
         if not flag(result, "failed") and not flag(result, "unreachable"):
-            failure = "the fix failed: " + fixed["msg"]
+            failure = "the fix failed: " + fixed["msg"] if fixed and fixed["failed"] else "qemu-img does not work"
         row["reason"] = failure or "no reason was given"
     elif row["status"] == "no_result":
         row["reason"] = "there is no result of this host: it was not asked, or could not be reached before"
@@ -216,9 +219,16 @@ def host_status(row, result, known):
     status = FIXES.get(row["cure"]["fix"])
     if status:
         return status
+    if failing_proofs(row):
+        return "failed"
     if row["verdict"] not in ("ok", "locks_refused", "ofd_unsupported"):
         return "look"  # a bad verdict without a cure is not from our module
     return "patched" if any(packet["qemu"] == "patched" for packet in row["packages"]) else "ok"
+
+
+def failing_proofs(row):
+    """Where the container's own qemu-img did not work, though what is known of locks may be well."""
+    return [proof for proof in row["proofs"] if proof["result"] in ("fails", "hangs")]
 
 
 def verdict(row):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import QUIET, STATUSES
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import QUIET, STATUSES, failing_proofs
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report_text import visible
 
 
@@ -50,6 +50,8 @@ def section(host):
         if mount["verdict"] != "ok":
             where = f"{code(mount['source'])} at {code(mount['path'])} in {code(mount['container'])}"
             lines.append(f"- {where}: {prose(mount['verdict'])}: {prose(mount['reason'])}")
+    for row in failing_proofs(host):
+        lines.append(f"- qemu-img {prose(row['step'])} {prose(row['result'])} at {code(row['path'])} in {code(row['container'])}: {prose(row['detail'])}")
     for guest in host["stale_guests"]:
         lines.append(f"- guest {code(guest['guest'])} (process {guest['pid']}) runs a replaced QEMU: {prose(guest['advice'])}")
     for drift in host["drift"]:

@@ -81,6 +81,7 @@ def result(verdict, cure, mounts, packets, **more):
         "packages": packets,
         "stale_guests": [],
         "drift": [],
+        "proofs": [],
         "findings": [],
         "rpcbind": ANSWERS,
         "statd": {"state": "dead", "answers_ms": 0, "detail": "udp 127.0.0.1:56979: connection refused", "where": ""} if verdict == "statd_dead" else ANSWERS,
@@ -128,6 +129,9 @@ def patched():
         "locks_refused", cure,
         [mount("cinder_volume", "/var/lib/cinder/mnt/juice", "JuiceFS:vol", "locks_refused", cure, "fuse.juicefs", "", "ENOSYS")],
         [packages("nova_libvirt", "patched", "fallback"), packages("cinder_volume", "patched", "fallback"), packages("cinder_backup", "stock")],
+        proofs=[
+            {"container": "cinder_volume", "path": "/var/lib/cinder/mnt/juice", "result": "works", "step": "", "unlocked": True, "detail": ""},
+        ],
         stale_guests=[{"pid": 4711, "guest": "instance-0000002a", "locks": 6, "advice": "hard reboot or live-migrate it"}],
         drift=[
             {"container": "cinder_backup", "kind": "recreated", "was": "77aa00bb", "is": "88cc11dd",
@@ -202,6 +206,7 @@ def hostile(attacks=tuple(ATTACKS)):
         row = copy.deepcopy(odd["mounts"][0])
         row.update(container=attack, path=attack, source=attack)
         odd["mounts"].append(row)
+        odd["proofs"].append({"container": attack, "path": attack, "result": "fails", "step": attack, "detail": attack, "unlocked": False})
         odd["stale_guests"].append({"pid": 1, "guest": attack, "locks": 1, "advice": attack})
         odd["findings"].append({"kind": attack, "message": attack, "file": attack, "line": 3})
     odd["cure"]["fix"] = "patch"

@@ -314,7 +314,8 @@ if sys.argv[3] == "list":
     status, _, reason = (home / "status").read_text(encoding="utf-8").partition(" ")
     print(json.dumps([{{"Host": "a", "Status": status, "Disabled Reason": reason or None}}]))
 """
-ASKED, DISABLED = "compute service list --long --service nova-compute --host a -f json", "compute service set --disable --disable-reason nfslock.kolla.fix a nova-compute"
+ASKED = "compute service list --long --service nova-compute --host a -f json"
+DISABLED = "compute service set --disable --disable-reason nfslock.kolla.fix a nova-compute"
 EVACUATED, ENABLED = "evacuate a now", "compute service set --enable a nova-compute"
 STAYS = "nova-compute was disabled before, and stays so"
 

@@ -200,3 +200,17 @@ def test_a_name_cannot_make_a_command_of_its_own():
 
     report = lock_report.collect(hostvars.without_fix({"a; reboot": hostvars.needs_rpcbind()}))
     assert report["hosts"][0]["cure"]["command"] == "ansible 'a; reboot' -b -m nfslock.kolla.rpcbind_ensure"
+
+
+def test_a_host_whose_qemu_does_not_work_is_neither_patched_nor_well():
+    from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_report, lock_report_markdown
+
+    one = hostvars.patched()
+    one["proofs"][0].update(result="fails", step="create", detail="Permission denied")
+    report = lock_report.collect(hostvars.without_fix({"a": one}))
+    assert report["hosts"][0]["status"] == "failed"
+    assert report["hosts"][0]["reason"] == "qemu-img does not work"
+    line = "- qemu-img create fails at `/var/lib/cinder/mnt/juice` in `cinder_volume`: Permission denied"
+    assert line in lock_report_markdown.markdown(report).splitlines()
+    one["cure"] = hostvars.PATCH  # what is to be done tells more
+    assert lock_report.collect(hostvars.without_fix({"a": one}))["hosts"][0]["status"] == "patch"

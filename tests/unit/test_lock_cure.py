@@ -93,7 +93,7 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
             host(mount("nova_compute", "locks_refused"), nova_compute="stock", nova_libvirt="mixed", cinder_volume="patched"), WHOLE, {"given": False},
             False, [], 1, 1, id="no patch set: what refuses is left, what is well is well",
         ),
-        pytest.param(host(nova_compute="stock", nova_libvirt="patched"), REFUSED, {"given": False}, False, [], 2, 0, id="no patch set for what guests will use"),
+        pytest.param(host(nova_compute="stock", nova_libvirt="patched"), REFUSED, {"given": False}, False, [], 2, 0, id="no patch set for guests' volumes"),
         pytest.param(
             host(nova_compute="stock", nova_libvirt="patched", cinder_api="none"), WHOLE, {"patch": "always", "given": False},
             False, [], 1, 0, id="always patched, without a patch set",
@@ -183,7 +183,7 @@ def test_a_host_that_wants_statd_stands_for_nfsv3():
             id="libvirt does not run",
         ),
         pytest.param(
-            {"mounts": [mount("cinder_volume", "statd_dead")] * 2}, ["filer:/volumes: statd_dead: because. Do it."], id="locks fail, where nothing could be tried"
+            {"mounts": [mount("cinder_volume", "statd_dead")] * 2}, ["filer:/volumes: statd_dead: because. Do it."], id="locks fail where nothing was tried"
         ),
         pytest.param({"mounts": [mount("cinder_volume", "locks_refused")]}, ["filer:/volumes: locks_refused: because. Do it."], id="refused all the same"),
         pytest.param({"mounts": [mount("cinder_volume", "locks_refused", fix="none")]}, [], id="refused, which the patched QEMU bears"),

@@ -91,6 +91,10 @@
     if (host.cure.text) parts.push(...group("Cure", el("p", null, host.cure.text), ...command(host.cure)));
     if (host.evidence.length) parts.push(...group("Evidence", list(host.evidence.map(code))));
     if (host.mounts.length) parts.push(...group("Mounts", el("div", {className: "mounts"}, host.mounts.map((m) => mount(host, m)))));
+    if (host.proofs.length) {
+      parts.push(...group("Proof: the container's own qemu-img", list(host.proofs.map((p) =>
+        [`${words(p.result)}${p.step ? ` (${p.step})` : ""}${p.unlocked ? ", without a lock" : ""} in `, code(p.container), " at ", code(p.path), p.detail ? `: ${p.detail}` : ""]))));
+    }
     if (host.stale_guests.length) {
       parts.push(...group("Stale guests", table("Running guests whose QEMU was replaced since they were started", ["guest", "process", "locks", "what to do"],
         host.stale_guests.map((g) => [code(g.guest), String(g.pid), String(g.locks), g.advice]))));
