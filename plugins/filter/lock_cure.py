@@ -44,6 +44,10 @@ options:
   before:
     description: The plan that this filter made before anything was changed in this run.
     type: dict
+  disabled:
+    description: Whether an earlier run left nova-compute disabled on the host.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -61,8 +65,8 @@ _value:
 """
 
 
-def lock_cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, given=True, before=None):
-    return inert(cure(info, whole, str(patch), str(rpcbind), boolean(mounts_nfs), boolean(given), before))
+def lock_cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, given=True, before=None, disabled=False):
+    return inert(cure(info, whole, str(patch), str(rpcbind), boolean(mounts_nfs), boolean(given), before, boolean(disabled)))
 
 
 class FilterModule:

@@ -54,7 +54,8 @@ _value:
 def lock_stop(hostvars, hosts, canary=1, any_errors_fatal=False, max_fail_percentage=100):
     ends = ((host, hostvars[host].get("nfs_lock_cure_outcome")) for host in hosts)
     ended = [(host, end) for host, end in ends if end and end.get("status") != "stopped"]
-    return inert(stop(ended, int(canary), boolean(any_errors_fatal), float(max_fail_percentage)))
+    batch = int(hostvars[ended[-1][0]].get("nfs_lock_cure_batch") or 1) if ended else 1
+    return inert(stop(ended, int(canary), boolean(any_errors_fatal), float(max_fail_percentage), batch))
 
 
 class FilterModule:

@@ -66,7 +66,7 @@ def fleet(results, stores=()):
                 nfsv3 = where
             if (
                 text(mount, "container") == "cinder_volume"
-                and text(mount, "recommended_fix") == "patch"
+                and text(mount, "verdict") in ("locks_refused", "ofd_unsupported")  # also where its own QEMU is patched
                 and text(mount, "fstype").startswith("nfs")
                 and text(mount, "probed") != "inside"  # the container refuses there, not the store
             ):
@@ -74,11 +74,12 @@ def fleet(results, stores=()):
     return {"nfsv3": nfsv3, "refused": refused, "unseen": sorted(set(stores) - seen, key=natural)}
 
 
-def cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, given=True, before=None):
+def cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, given=True, before=None, disabled=False):
     """What is to be done on one host. info is its result of nfs_lock_info, whole what fleet() returned.
 
     patch and rpcbind are what the user wants; mounts_nfs tells whether the host is one that mounts NFS for guests or volumes, given whether
-    there is a patch set, before is the plan of this run that was made before anything was changed. Returns rpcbind (whether to run
+    there is a patch set, before is the plan of this run that was made before anything was changed, disabled whether an earlier run left
+    nova-compute disabled. Returns rpcbind (whether to run
     rpcbind_ensure) with rpcbind_why, patch (names of containers) with patch_why, guests (whether locks are refused to guests, too), left (what
     fails and needs a person), known (those of the mounts among it that failed before anything was changed), look (what does not fail and
     wants to be known), todo (whether a module has something to do) and say (all of it in lines).
@@ -86,6 +87,8 @@ def cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, given=Tru
     plan = {"rpcbind": False, "rpcbind_why": "", "patch": [], "patch_why": "", "guests": False, "left": [], "known": [], "look": []}
     if looked_at(info):
         fill(plan, info, whole, patch, rpcbind, mounts_nfs, given)
+        if disabled and not set(FOR_GUESTS) & set(plan["patch"]):
+            plan["left"].append("an earlier run disabled nova-compute here: openstack compute service set --enable HOST nova-compute")
     if before:
         plan["known"] = before["known"]
     plan["todo"] = plan["rpcbind"] or bool(plan["patch"])
@@ -202,17 +205,23 @@ def proof(info, plan):
     """
     if not looked_at(info):
         return {"against": [(text(info, "msg") if isinstance(info, Mapping) else "") or "nfs_lock_info gave no answer"], "say": ""}
-    against, works, unlocked = [], 0, 0
+    against, works, unlocked, still, untried = [], 0, 0, [], []
+    # What failed before, with a cause that is not ours, still may.
+    known = plan.get("known", [])
+    expected = {(text(mount, "container"), text(mount, "path")) for mount in mounts_of(info) if inert(name_of(mount)) in known}
     for row in rows_of(info, "proofs"):
-        if text(row, "result") in ("fails", "hangs"):
-            where = f"at {text(row, 'path')} in {text(row, 'container')}"
-            against.append(f"qemu-img {text(row, 'step')} {text(row, 'result')} {where}: {text(row, 'detail')}")
-        elif text(row, "result") == "works":
+        where = f"at {text(row, 'path')} in {text(row, 'container')}"
+        if text(row, "result") == "works":
             works += 1
             unlocked += flag(row, "unlocked")
+        elif text(row, "result") == "not_tried":
+            untried.append(f"qemu-img was not tried {where}: {text(row, 'detail')}")
+        elif (text(row, "container"), text(row, "path")) in expected:
+            still.append(f"qemu-img {text(row, 'step')} still {text(row, 'result')} {where}")
+        else:
+            against.append(f"qemu-img {text(row, 'step')} {text(row, 'result')} {where}: {text(row, 'detail')}")
 
-    # A mount where nothing could be tried has a verdict all the same. One that failed before, with a cause that is not ours, still may.
-    known = plan.get("known", [])
+    # A mount where nothing could be tried has a verdict all the same.
     for mount in mounts_of(info):
         fix, container = text(mount, "recommended_fix"), text(mount, "container")
         fails = text(mount, "verdict") in FAILING and fix not in ("", "none") and not (fix == "patch" and container not in CARRIERS)
@@ -235,9 +244,13 @@ def proof(info, plan):
         said.append("patched: " + ", ".join(patch))
     if part:
         said.append(f"in part: {', '.join(part)}, where the set does not hold each program, such as that of guests")
-    said.append(f"qemu-img works at {works} places" if works else "there was no place to try qemu-img")
+    if works:
+        said.append(f"qemu-img works at {works} places")
+    elif not untried and not still:
+        said.append("there was no place to try qemu-img")
     if unlocked:
         said.append(f"at {unlocked} of them WITHOUT a lock")
+    said += still + untried
     return {"against": against, "say": "; ".join(said)}
 
 
@@ -264,6 +277,8 @@ def outcome(known):
         return text(end, "status"), "; ".join([text(end, "message"), *left, *look])
     if not looked_at(info):
         return ("unreachable" if flag(info, "unreachable") else "failed"), text(info, "msg") or "it was not looked at"
+    if not plan:
+        return "failed", "no plan was made; its output is above"
     if flag(plan, "todo"):
         return "stopped", "not begun: the run had stopped"
     if left:
@@ -271,9 +286,20 @@ def outcome(known):
     return "nothing", "; ".join([text(info, "msg"), *look])
 
 
+def later(known, refused, word, sentence):
+    """The same outcome, or left: a store may be known to refuse locks only since its own host was cured. refused is of fleet(), at the end."""
+    before, qemu = row_of(row_of(known, "nfs_lock_cure_fleet"), "refused"), qemu_of(row_of(known, "nfs_lock_info_result"))
+    new = [f"{source} ({where})" for source, where in refused.items() if inert(source) not in before]
+    if word not in ("nothing", "done") or not new or not any(qemu.get(name) in ("stock", "mixed") for name in FOR_GUESTS):
+        return word, sentence
+    return "left", f"{sentence}; guests will use {', '.join(new)}, whose locks turned out to be refused meanwhile: run again"
+
+
 def outcomes(known_of, hosts):
     """All hosts: lines for people, those that want one first, and bad: {host: sentence} of those that are to fail."""
-    rows = [(host, *outcome(known_of(host))) for host in hosts]
+    known = {host: known_of(host) for host in hosts}
+    now = fleet((host, row_of(known[host], "nfs_lock_info_result")) for host in hosts)["refused"]
+    rows = [(host, *later(known[host], now, *outcome(known[host]))) for host in hosts]
     rows.sort(key=lambda row: (BAD.index(row[1]) if row[1] in BAD else len(BAD) + (row[1] == "nothing"), natural(row[0])))
     return {
         "lines": [f"{host}: {word}: {sentence}" for host, word, sentence in rows],
@@ -281,10 +307,11 @@ def outcomes(known_of, hosts):
     }
 
 
-def stop(ended, canary=1, any_errors_fatal=False, max_fail_percentage=100):
+def stop(ended, canary=1, any_errors_fatal=False, max_fail_percentage=100, batch=1):
     """Why no further host is to be begun, empty if one may be. ended are pairs of a host and its outcome, of those that were begun.
 
-    A first host that was alone counts as a canary even where canary is 0.
+    A first host that was alone counts as a canary even where canary is 0. batch is how many hosts the last batch had: if all of it failed, and it
+    was not one host, that is no host's own matter, nor if two such batches did.
     """
     canary = max(canary, 1)
     failed = [host for host, end in ended if text(end, "status") not in ("done", "left")]
@@ -293,6 +320,9 @@ def stop(ended, canary=1, any_errors_fatal=False, max_fail_percentage=100):
     names = ", ".join(failed[:5]) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
     if len(ended) <= canary:
         return f"{names} failed, of the {canary} that went first"
+    last = ended[-max(batch, 2) :]
+    if len(last) >= max(batch, 2) and all(host in failed for host, _end in last):
+        return f"{names} failed, and with it all of the last {len(last)} hosts"
     if any_errors_fatal:
         return f"{names} failed, and any failure is to stop the run"
     if len(failed) * 100 > max_fail_percentage * len(ended):

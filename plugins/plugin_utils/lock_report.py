@@ -165,7 +165,7 @@ def read_host(name, info, fix):
     copy = Copy()
     known = isinstance(info, Mapping)
     result = copy.value(info) if known else {}
-    fixed = read_fix(copy.value(fix)) if isinstance(fix, Mapping) else None
+    fixed = read_fix(copy.value(fix)) if isinstance(fix, Mapping) and fix else None
     packages = [read_packages(row) for row in rows_of(result, "packages")]
     mounts = [read_mount(row, name) for row in rows_of(result, "mounts")]
     row = {

@@ -231,13 +231,34 @@ def test_a_host_that_is_lost_in_the_middle_stops_the_run_and_is_in_the_report(wo
     assert world.said("a") == f"a: lost: contact was lost: {GONE['msg']}; run again, which looks at what is there first"
     assert world.said("b").startswith("b: stopped: ")
     report = json.loads((world.folder / "reports" / "nfs-lock-report.json").read_text(encoding="utf-8"))
-    assert {row["host"]: row["status"] for row in report["hosts"]} == {"a": "unreachable", "b": "patch"}
+    assert {row["host"]: row["status"] for row in report["hosts"]} == {"a": "failed", "b": "patch"}
 
-    # It is looked at again: the packages were in by then.
-    world.has(a={**REFUSES, "nfs_lock_fix": GONE}, b=REFUSES)
+    # The module goes on from where it was.
+    world.has(a={**REFUSES, "nfs_lock_fix": GONE, "nfs_lock_fix@nfs_lock_fix": FIXED}, b=REFUSES)
     assert world.run() == 0, world.output
-    assert world.calls("a") == [LOOK, PATCH, LOOK_PROVE]
+    assert world.calls("a") == [LOOK, PATCH, PATCH, LOOK_PROVE]
     assert world.said("a").startswith("a: done: ")
+
+    world.has(a={**DEAD_STATD, "rpcbind_ensure": GONE, "rpcbind_ensure@rpcbind_ensure": RPCBIND})
+    assert world.run() == 0, world.output
+    assert world.calls("a") == [LOOK, ENSURE, ENSURE, LOOK, LOOK_PROVE]
+
+    # Without the second look it is not known what is to be patched.
+    world.has(a={**DEAD_STATD, "nfs_lock_info@rpcbind_ensure": GONE})
+    assert world.run() == 2
+    assert world.calls("a") == [LOOK, ENSURE, LOOK]
+    assert world.said("a").startswith("a: lost: contact was lost: Failed to connect")
+
+
+def test_a_mount_that_is_left_to_a_person_keeps_no_host_from_its_other_cures(world):
+    info = copy.deepcopy(hostvars.needs_patch())
+    info["mounts"] += copy.deepcopy(hostvars.needs_rpcbind()["mounts"][:1])
+    after = works(copy.deepcopy(hostvars.needs_patch()))
+    after["proofs"][0].update(path="/var/lib/cinder/mnt/juice", result="fails", step="create")
+    world.has(a={**DEAD_STATD, "nfs_lock_info": info, "nfs_lock_info@rpcbind_ensure": after}, b=DEAD_STATD)
+    assert world.run(nfs_lock_fix_patch_set="") == 2
+    assert world.said("a").startswith("a: left: rpcbind and rpc.statd answer; qemu-img create still fails at /var/lib/cinder/mnt/juice")
+    assert world.said("b").startswith("b: done: ")
 
 
 def test_locks_that_fail_after_the_cure_stop_the_run(world):
@@ -249,7 +270,8 @@ def test_locks_that_fail_after_the_cure_stop_the_run(world):
     assert world.calls("b") == [LOOK]
 
 
-def test_hosts_that_are_away_or_cannot_be_looked_at_do_not_stop_the_others(world):
+def test_hosts_that_are_away_or_cannot_be_looked_at_do_not_stop_the_others(world, monkeypatch):
+    monkeypatch.setenv("ANSIBLE_ANY_ERRORS_FATAL", "True")  # as an ansible.cfg may have it
     world.has(away=None, broken={"nfs_lock_info": hostvars.FAILED}, refuses=REFUSES)
     assert world.run() in (2, 4)
     assert world.calls("refuses") == [LOOK, PATCH, LOOK_PROVE]
@@ -310,6 +332,8 @@ import json, pathlib, sys
 home = pathlib.Path(__file__).parent
 with open(home / "asked", "a", encoding="utf-8") as asked:
     asked.write(" ".join(sys.argv[1:]) + "\\n")
+if sys.argv[3] == (home / "fails").read_text(encoding="utf-8"):
+    sys.exit("no answer")
 if sys.argv[3] == "list":
     status, _, reason = (home / "status").read_text(encoding="utf-8").partition(" ")
     print(json.dumps([{{"Host": "a", "Status": status, "Disabled Reason": reason or None}}]))
@@ -320,26 +344,31 @@ EVACUATED, ENABLED = "evacuate a now", "compute service set --enable a nova-comp
 STAYS = "nova-compute was disabled before, and stays so"
 
 
-def drain(world, status, fix, guests=0):
-    """A run with drain on one host, and what the client was asked."""
+def drain(world, status, fix, guests=0, fails=""):
+    """A run with drain on one host, and what the client was asked. fails is a word with which it fails."""
     client = world.folder / "openstack"
     client.write_text(OPENSTACK, encoding="utf-8")
     client.chmod(0o755)
     (world.folder / "asked").unlink(missing_ok=True)
     (world.folder / "status").write_text(status, encoding="utf-8")
+    (world.folder / "fails").write_text(fails, encoding="utf-8")
     info = copy.deepcopy(hostvars.needs_patch())
     info["mounts"][0]["container"] = "nova_compute"
     info["packages"] = [hostvars.packages("nova_compute")]
     after = patched_volume() | {"packages": [hostvars.packages("nova_compute", "patched")]}
-    world.has(a={"nfs_lock_info": {**info, "guests": guests}, "nfs_lock_fix": fix, "nfs_lock_info@nfs_lock_fix": after})
+    results = {"nfs_lock_info": {**info, "guests": guests}, "nfs_lock_fix": fix, "nfs_lock_info@nfs_lock_fix": after}
+    world.has(a={**results, "nfs_lock_fix@nfs_lock_fix": FIXED} if fix is GONE else results)
     world.code = world.run(
         nfs_lock_cure_drain=True,
         nfs_lock_cure_openstack=[str(client)],
         nfs_lock_cure_drain_command=[str(client), "evacuate", "{{ inventory_hostname }}", "now"],
         nfs_lock_cure_drain_timeout=2,
         nfs_lock_cure_drain_delay=1,
+        nfs_lock_report_dir=str(world.folder / "reports"),
     )
-    return (world.folder / "asked").read_text(encoding="utf-8").splitlines()
+    first, *asked = (world.folder / "asked").read_text(encoding="utf-8").splitlines()
+    assert first == "compute service list --long --service nova-compute -f json"
+    return asked
 
 
 @pytest.mark.parametrize(
@@ -347,6 +376,7 @@ def drain(world, status, fix, guests=0):
     [
         pytest.param("enabled", FIXED, [ASKED, DISABLED, EVACUATED, ENABLED], 0, "", id="there and back"),
         pytest.param("enabled", {**FIXED, "changed": False}, [ASKED], 0, "", id="the set is there already"),
+        pytest.param("enabled", GONE, [ASKED, DISABLED, EVACUATED, ENABLED], 0, "", id="contact is lost"),
         pytest.param("disabled maintenance", FIXED, [ASKED, EVACUATED], 0, STAYS, id="an operator disabled it"),
         pytest.param("disabled nfslock.kolla.fix", FIXED, [ASKED, EVACUATED, ENABLED], 0, "", id="a run that failed disabled it"),
         pytest.param("disabled nfslock.kolla.fix", {**FIXED, "changed": False}, [ASKED, ENABLED], 0, "", id="a run whose proof failed disabled it"),
@@ -371,4 +401,32 @@ def test_a_host_is_not_patched_while_guests_are_left(world):
     assert drain(world, "enabled", FIXED, guests=3) == [ASKED, DISABLED, EVACUATED]
     assert world.code == 2
     assert world.said("a") == "a: failed: Insist that none is left: 3 guests are left after 2 s. nova-compute is disabled there, for this"
+    assert "nfs_lock_fix nova_compute" not in world.calls("a")
+    assert "cinder_volume: would be patched" in world.output
+    report = json.loads((world.folder / "reports" / "nfs-lock-report.json").read_text(encoding="utf-8"))
+    assert report["hosts"][0]["fix"] is None  # the rehearsal is no fix
+
+
+def test_a_service_that_an_earlier_run_left_disabled_is_said_of_a_host_that_needs_nothing(world):
+    client = world.folder / "openstack"
+    client.write_text(OPENSTACK, encoding="utf-8")
+    client.chmod(0o755)
+    (world.folder / "status").write_text("disabled nfslock.kolla.fix", encoding="utf-8")
+    (world.folder / "fails").write_text("", encoding="utf-8")
+    world.has(a=WELL)
+    assert world.run(nfs_lock_cure_drain=True, nfs_lock_cure_openstack=[str(client)]) == 2
+    assert world.said("a").startswith("a: left: an earlier run disabled nova-compute here: ")
+
+
+@pytest.mark.parametrize(
+    "fails, said",
+    [
+        ("list", "a: failed: Ask Nova for the service: its output is above"),
+        ("set", "a: failed: Disable nova-compute: its output is above. nova-compute may be disabled there"),
+    ],
+)
+def test_a_client_that_fails_keeps_the_host_from_being_patched(world, fails, said):
+    drain(world, "enabled", FIXED, fails=fails)
+    assert world.code == 2
+    assert world.said("a") == said
     assert "nfs_lock_fix nova_compute" not in world.calls("a")

@@ -49,6 +49,7 @@ def host(*mounts, services="answers", **qemu):
     }
 
 
+DONE, FAILED = {"status": "done"}, {"status": "failed"}
 WHOLE = {"nfsv3": "", "refused": {}, "unseen": []}
 V3 = {**WHOLE, "nfsv3": "filer:/volumes at /mnt/1 in cinder_volume of storage1"}
 REFUSED = {**WHOLE, "refused": {FILER: "there"}}
@@ -156,6 +157,7 @@ def test_what_all_hosts_tell_together():
     "one",
     [
         pytest.param(mount("cinder_volume", "locks_refused", vers="4.2", probed="inside"), id="a container's seccomp profile is no store's fault"),
+        pytest.param(mount("cinder_volume", "server_no_nlm", vers="4.2"), id="another cause"),
         pytest.param(mount("nova_compute", "locks_refused", vers="4.2"), id="what Nova mounts is no store of Cinder's"),
         pytest.param(mount("cinder_volume", "locks_refused", vers="", fstype="xfs"), id="a local folder is mounted nowhere else"),
     ],
@@ -223,6 +225,37 @@ def test_what_fails_only_after_something_was_changed_is_against_it():
     assert lock_cure.proof(after, then)["against"] == ["filer:/volumes: callback_blocked: because. Do it."]
 
 
+def test_a_store_whose_own_host_is_patched_refuses_locks_to_guests_still():
+    one = mount("cinder_volume", "locks_refused", "filer:/x", vers="4.2", fix="none")
+    assert list(lock_cure.fleet([("storage1", host(one, cinder_volume="patched"))])["refused"]) == ["filer:/x"]
+
+
+def test_a_store_that_turns_out_to_refuse_locks_is_told_to_hosts_with_guests():
+    compute = {"nfs_lock_info_result": host(nova_compute="stock"), "nfs_lock_cure_plan": {"todo": False}, "nfs_lock_cure_fleet": WHOLE}
+    patched = {**compute, "nfs_lock_info_result": host(nova_compute="patched")}
+    one = mount("cinder_volume", "locks_refused", "filer:/x", vers="4.2", fix="none")
+    storage = {"nfs_lock_info_result": host(one, cinder_volume="patched"), "nfs_lock_cure_plan": {"todo": True}, "nfs_lock_cure_outcome": DONE}
+    known = {"a": compute, "b": patched, "storage1": storage}
+    assert set(lock_cure.outcomes(known.get, list(known))["bad"]) == {"a"}
+    known = {"a": {**compute, "nfs_lock_cure_fleet": {"refused": {"filer:/x": "there"}}}, "storage1": storage}
+    assert not lock_cure.outcomes(known.get, list(known))["bad"]
+
+
+def test_a_service_that_an_earlier_run_disabled_is_left():
+    assert len(lock_cure.cure(host(nova_compute="stock"), WHOLE, disabled=True)["left"]) == 1
+    assert lock_cure.cure(host(nova_compute="patched"), WHOLE, disabled=True)["left"] == []
+
+
+def test_qemu_img_may_fail_where_it_did_before():
+    refuses = mount("cinder_volume", "locks_refused")
+    info = host(refuses, cinder_volume="stock") | {"proofs": [{"container": "cinder_volume", "path": "/mnt/1", "result": "fails", "step": "create"}]}
+    plan = lock_cure.cure(info, WHOLE, given=False)
+    found = lock_cure.proof(info, plan)
+    assert found["against"] == []
+    assert found["say"].endswith("; qemu-img create still fails at /mnt/1 in cinder_volume")
+    assert lock_cure.proof(info, {**plan, "known": []})["against"]
+
+
 def test_guests_whose_locks_are_refused_are_not_helped_by_tools():
     info = host(mount("nova_libvirt", "locks_refused"), nova_libvirt="stock")
     plan = lock_cure.cure(info, WHOLE)
@@ -245,9 +278,6 @@ def test_a_proof_says_what_was_done():
     assert lock_cure.proof({"failed": True, "msg": "broken"}, {})["against"] == ["broken"]
 
 
-DONE, FAILED = {"status": "done"}, {"status": "failed"}
-
-
 @pytest.mark.parametrize(
     "ended, wants, word",
     [
@@ -263,7 +293,13 @@ DONE, FAILED = {"status": "done"}, {"status": "failed"}
         ([("a", DONE), ("b", FAILED)], {"any_errors_fatal": True}, "b failed, and any failure is to stop the run"),
         ([("a", DONE), ("b", FAILED)], {"max_fail_percentage": 49}, "b failed, more than 49 % of the hosts so far"),
         ([("a", DONE), ("b", FAILED)], {"max_fail_percentage": 50}, ""),
-        ([(str(n), FAILED) for n in range(8)], {"max_fail_percentage": 0}, "0, 1, 2, 3, 4 and 3 more failed, more than 0 % of the hosts so far"),
+        (
+            [*((str(n), FAILED) for n in range(8)), ("8", DONE)], {"max_fail_percentage": 0},
+            "0, 1, 2, 3, 4 and 3 more failed, more than 0 % of the hosts so far",
+        ),
+        ([("a", DONE), ("b", FAILED), ("c", FAILED)], {}, "b, c failed, and with it all of the last 2 hosts"),
+        ([("a", DONE), ("b", FAILED), ("c", FAILED)], {"batch": 3}, ""),
+        ([("a", DONE), ("b", FAILED), ("c", DONE), ("d", FAILED)], {}, ""),
     ],
 )
 def test_when_no_further_host_is_begun(ended, wants, word):
@@ -286,6 +322,7 @@ def test_what_became_of_each_host():
         "h5": {"nfs_lock_info_result": {"unreachable": True, "msg": "no route"}},
         "h4": {"nfs_lock_info_result": {"failed": True, "msg": "no root"}},
         "h3": {},
+        "h0": {"nfs_lock_info_result": info},
         "h2": {"nfs_lock_info_result": info, "nfs_lock_cure_plan": plan | {"left": left}, "nfs_lock_cure_outcome": {"status": "left", "message": "patched"}},
         # what was done there failed so that the last look failed, too
         "h1": {"nfs_lock_info_result": {"failed": True}, "nfs_lock_cure_plan": plan, "nfs_lock_cure_outcome": {"status": "failed", "message": "dpkg"}},
@@ -293,6 +330,7 @@ def test_what_became_of_each_host():
     found = lock_cure.outcomes(known.get, list(known))
     assert found["lines"] == [
         "h5: unreachable: no route",
+        "h0: failed: no plan was made; its output is above",
         "h1: failed: dpkg",
         "h3: failed: it was not looked at",
         "h4: failed: no root",
@@ -303,7 +341,7 @@ def test_what_became_of_each_host():
         "h9: done: patched",
         "h10: nothing: what is wrong; no lock is taken",
     ]
-    assert set(found["bad"]) == {"h1", "h2", "h3", "h4", "h5", "h6", "h7", "h8"}
+    assert set(found["bad"]) == {"h0", "h1", "h2", "h3", "h4", "h5", "h6", "h7", "h8"}
 
 
 def test_nothing_is_left_of_a_template():
