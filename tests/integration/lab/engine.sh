@@ -8,7 +8,9 @@ socket=/run/nfslock-lab/docker.sock # short: a socket's path has 107 bytes at mo
 
 # ours: the private engine runs. One that was killed and not yet collected by its parent (state Z) does not.
 ours() {
-  [ -f "$state/pid" ] && grep -qs '^Name:	dockerd$' "/proc/$(cat "$state/pid")/status" && ! grep -qs '^State:	Z' "/proc/$(cat "$state/pid")/status"
+  local pid
+  pid=$(cat "$state/pid" 2>/dev/null) || return 1 # an engine removes it as it ends
+  grep -qs '^Name:	dockerd$' "/proc/$pid/status" && ! grep -qs '^State:	Z' "/proc/$pid/status"
 }
 
 # gone: waits for the end of the private engine, a minute at the longest
