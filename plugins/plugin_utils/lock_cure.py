@@ -31,6 +31,11 @@ def inert(value):
     return [inert(item) for item in value] if isinstance(value, list) else value
 
 
+def some(names):
+    """The first five of names, for a sentence."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def looked_at(info):
     """Whether it is a result with a verdict."""
     return isinstance(info, Mapping) and not flag(info, "failed") and not flag(info, "unreachable") and bool(text(info, "verdict"))
@@ -131,8 +136,7 @@ def fill(plan, info, whole, patch, rpcbind, mounts_nfs, given):
             plan["look"].append(text(row, "message"))
     unseen = whole["unseen"]
     if patch != "never" and unseen and any(packages.get(name) in ("stock", "mixed") for name in FOR_GUESTS):
-        names = ", ".join(unseen[:5]) + (f" and {len(unseen) - 5} more" if len(unseen) > 5 else "")
-        plan["look"].append(f"volumes of {names} may refuse locks to guests: not looked at")
+        plan["look"].append(f"volumes of {some(unseen)} may refuse locks to guests: not looked at")
 
 
 def mounts_of(info):
@@ -172,6 +176,12 @@ def fill_patch(plan, info, whole, patch, given):
             plan["look"].append(f"{name} is patched in part")
 
 
+def wants_cure(mount):
+    """Whether there is one for it. A store that refuses locks to a container without kolla's QEMU keeps nobody from his work."""
+    fix = text(mount, "recommended_fix")
+    return fix not in ("", "none") and (fix != "patch" or text(mount, "container") in CARRIERS)
+
+
 def name_of(mount):
     """What a mount and its verdict are called to see whether they are the same as in an earlier look."""
     return f"{text(mount, 'source')}: {text(mount, 'verdict')}"
@@ -186,9 +196,9 @@ def sentence_of(mount):
 def fill_left(plan, info):
     """What the modules do not help against in this plan, each mount once though several containers see it."""
     for mount in mounts_of(info):
-        fix, container = text(mount, "recommended_fix"), text(mount, "container")
-        ours = fix == "rpcbind_ensure" and plan["rpcbind"] or fix == "patch" and (container in plan["patch"] or container not in CARRIERS)
-        if fix in ("", "none") or ours:
+        fix = text(mount, "recommended_fix")
+        ours = fix == "rpcbind_ensure" and plan["rpcbind"] or fix == "patch" and text(mount, "container") in plan["patch"]
+        if ours or not wants_cure(mount):
             continue
         fails = text(mount, "verdict") in FAILING
         if fails and name_of(mount) not in plan["known"]:
@@ -223,8 +233,7 @@ def proof(info, plan):
 
     # A mount where nothing could be tried has a verdict all the same.
     for mount in mounts_of(info):
-        fix, container = text(mount, "recommended_fix"), text(mount, "container")
-        fails = text(mount, "verdict") in FAILING and fix not in ("", "none") and not (fix == "patch" and container not in CARRIERS)
+        fails = text(mount, "verdict") in FAILING and wants_cure(mount)
         if fails and inert(name_of(mount)) not in known and sentence_of(mount) not in against:
             against.append(sentence_of(mount))
 
@@ -317,7 +326,7 @@ def stop(ended, canary=1, any_errors_fatal=False, max_fail_percentage=100, batch
     failed = [host for host, end in ended if text(end, "status") not in ("done", "left")]
     if not failed:
         return ""
-    names = ", ".join(failed[:5]) + (f" and {len(failed) - 5} more" if len(failed) > 5 else "")
+    names = some(failed)
     if len(ended) <= canary:
         return f"{names} failed, of the {canary} that went first"
     last = ended[-max(batch, 2) :]

@@ -137,6 +137,8 @@ def test_no_patch_set_is_needed_where_no_patch_is(world):
     assert world.calls("a") == world.calls("patched") == [LOOK]
     assert world.said("patched").startswith("patched: nothing: ")
     assert world.said("dead").startswith("dead: done: ")
+    assert world.run(nfs_lock_fix_patch_set="", nfs_lock_cure_patch="never") == 2
+    assert world.said("a").startswith("a: left: JuiceFS:vol: locks_refused")
 
 
 def test_check_mode_changes_nothing_and_says_what_would_be(world):
@@ -344,14 +346,20 @@ EVACUATED, ENABLED = "evacuate a now", "compute service set --enable a nova-comp
 STAYS = "nova-compute was disabled before, and stays so"
 
 
-def drain(world, status, fix, guests=0, fails=""):
-    """A run with drain on one host, and what the client was asked. fails is a word with which it fails."""
+def client_of(world, status, fails=""):
+    """The client, of a service with that status. fails is a word with which it fails."""
     client = world.folder / "openstack"
     client.write_text(OPENSTACK, encoding="utf-8")
     client.chmod(0o755)
-    (world.folder / "asked").unlink(missing_ok=True)
     (world.folder / "status").write_text(status, encoding="utf-8")
     (world.folder / "fails").write_text(fails, encoding="utf-8")
+    return str(client)
+
+
+def drain(world, status, fix, guests=0, fails=""):
+    """A run with drain on one host, and what the client was asked."""
+    client = client_of(world, status, fails)
+    (world.folder / "asked").unlink(missing_ok=True)
     info = copy.deepcopy(hostvars.needs_patch())
     info["mounts"][0]["container"] = "nova_compute"
     info["packages"] = [hostvars.packages("nova_compute")]
@@ -360,8 +368,8 @@ def drain(world, status, fix, guests=0, fails=""):
     world.has(a={**results, "nfs_lock_fix@nfs_lock_fix": FIXED} if fix is GONE else results)
     world.code = world.run(
         nfs_lock_cure_drain=True,
-        nfs_lock_cure_openstack=[str(client)],
-        nfs_lock_cure_drain_command=[str(client), "evacuate", "{{ inventory_hostname }}", "now"],
+        nfs_lock_cure_openstack=[client],
+        nfs_lock_cure_drain_command=[client, "evacuate", "{{ inventory_hostname }}", "now"],
         nfs_lock_cure_drain_timeout=2,
         nfs_lock_cure_drain_delay=1,
         nfs_lock_report_dir=str(world.folder / "reports"),
@@ -408,13 +416,8 @@ def test_a_host_is_not_patched_while_guests_are_left(world):
 
 
 def test_a_service_that_an_earlier_run_left_disabled_is_said_of_a_host_that_needs_nothing(world):
-    client = world.folder / "openstack"
-    client.write_text(OPENSTACK, encoding="utf-8")
-    client.chmod(0o755)
-    (world.folder / "status").write_text("disabled nfslock.kolla.fix", encoding="utf-8")
-    (world.folder / "fails").write_text("", encoding="utf-8")
     world.has(a=WELL)
-    assert world.run(nfs_lock_cure_drain=True, nfs_lock_cure_openstack=[str(client)]) == 2
+    assert world.run(nfs_lock_cure_drain=True, nfs_lock_cure_openstack=[client_of(world, "disabled nfslock.kolla.fix")]) == 2
     assert world.said("a").startswith("a: left: an earlier run disabled nova-compute here: ")
 
 
