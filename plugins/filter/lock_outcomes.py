@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import inert, outcomes
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import inert
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_outcome import outcomes
 
 DOCUMENTATION = r"""
 name: lock_outcomes

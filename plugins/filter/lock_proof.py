@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import inert, proof
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import inert
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_proof import proof
 
 DOCUMENTATION = r"""
 name: lock_proof

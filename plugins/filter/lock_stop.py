@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import inert, stop
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import inert
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_outcome import stop
 
 DOCUMENTATION = r"""
 name: lock_stop

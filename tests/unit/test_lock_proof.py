@@ -1,0 +1,88 @@
+"""What a look after the cure says against a host."""
+
+import pytest
+from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_cure, lock_proof
+from results import REFUSED, WHOLE, host, mount
+
+
+@pytest.mark.parametrize(
+    "more, against",
+    [
+        pytest.param({}, [], id="works"),
+        pytest.param({"libvirt": {"container": "", "healthy": False}}, [], id="no libvirt here"),
+        pytest.param(
+            {"libvirt": {"container": ""}, "packages": [{"container": name, "qemu": "patched"} for name in ("cinder_volume", "nova_libvirt")]},
+            ["nova_libvirt is there and does not run"],
+            id="libvirt does not run",
+        ),
+        pytest.param(
+            {"mounts": [mount("cinder_volume", "statd_dead")] * 2}, ["filer:/volumes: statd_dead: because. Do it."], id="locks fail where nothing was tried"
+        ),
+        pytest.param({"mounts": [mount("cinder_volume", "locks_refused")]}, ["filer:/volumes: locks_refused: because. Do it."], id="refused all the same"),
+        pytest.param({"mounts": [mount("cinder_volume", "locks_refused", fix="none")]}, [], id="refused, which the patched QEMU bears"),
+        pytest.param({"mounts": [mount("cinder_volume", "nolock_mount")]}, [], id="to be known only"),
+        pytest.param({"mounts": [mount("cinder_volume", "server_no_nlm", "other:/v")]}, [], id="failed before, and is not our business"),
+        pytest.param({"mounts": [mount("host", "locks_refused")]}, [], id="the host has no QEMU of kolla's"),
+        pytest.param(
+            {"libvirt": {"container": "nova_libvirt", "healthy": False, "detail": "no answer"}}, ["nova_libvirt is not healthy: no answer"], id="libvirt is ill"
+        ),
+        pytest.param(
+            {"proofs": [{"container": "c", "path": "/m", "result": "fails", "step": "create", "detail": "byte 101"}]},
+            ["qemu-img create fails at /m in c: byte 101"],
+            id="create fails",
+        ),
+        pytest.param(
+            {"proofs": [{"container": "c", "path": "/m", "result": "hangs", "step": "convert", "detail": "20 s"}]},
+            ["qemu-img convert hangs at /m in c: 20 s"],
+            id="convert hangs",
+        ),
+        pytest.param({"proofs": [{"container": "c", "path": "/m", "result": "not_tried", "detail": "it is full"}]}, [], id="not tried"),
+        pytest.param({"packages": [{"container": "cinder_volume", "qemu": "stock"}]}, ["cinder_volume has no patched QEMU: stock"], id="the patch is gone"),
+        pytest.param({"packages": []}, ["cinder_volume has no patched QEMU: it is not there"], id="the container is gone"),
+    ],
+)
+def test_what_the_proof_says(more, against):
+    info = host(mount("cinder_volume", "ok"), cinder_volume="patched") | {"proofs": [{"result": "works", "unlocked": True}]} | more
+    assert lock_proof.proof(info, {"patch": ["cinder_volume"], "known": ["other:/v: server_no_nlm"]})["against"] == against
+
+
+def test_what_fails_only_after_something_was_changed_is_against_it():
+    dead, none = mount("nova_compute", "statd_dead"), mount("nova_compute", "server_no_nlm", "other:/v")
+    first = lock_cure.cure(host(dead, none, nova_compute="stock"), WHOLE)
+    assert first["known"] == ["other:/v: server_no_nlm"]
+    after = host(mount("nova_compute", "callback_blocked"), none, nova_compute="stock")
+    then = lock_cure.cure(after, WHOLE, rpcbind="never", before=first)
+    assert len(then["left"]) == 2
+    assert lock_proof.proof(after, then)["against"] == ["filer:/volumes: callback_blocked: because. Do it."]
+
+
+def test_qemu_img_may_fail_where_it_did_before():
+    refuses = mount("cinder_volume", "locks_refused")
+    info = host(refuses, cinder_volume="stock") | {"proofs": [{"container": "cinder_volume", "path": "/mnt/1", "result": "fails", "step": "create"}]}
+    plan = lock_cure.cure(info, WHOLE, given=False)
+    found = lock_proof.proof(info, plan)
+    assert found["against"] == []
+    assert found["say"].endswith("; qemu-img create still fails at /mnt/1 in cinder_volume")
+    assert lock_proof.proof(info, {**plan, "known": []})["against"]
+
+
+def test_guests_whose_locks_are_refused_are_not_helped_by_tools():
+    info = host(mount("nova_libvirt", "locks_refused"), nova_libvirt="stock")
+    plan = lock_cure.cure(info, WHOLE)
+    assert plan["guests"]
+    assert lock_cure.cure(host(nova_libvirt="stock"), REFUSED)["guests"]
+    assert not lock_cure.cure(host(nova_libvirt="mixed"), WHOLE, patch="always")["guests"]
+    after = host(nova_libvirt="mixed") | {"libvirt": {"container": "nova_libvirt", "healthy": True}}
+    (against,) = lock_proof.proof(after, plan)["against"]
+    assert "profile host" in against
+
+
+def test_a_proof_says_what_was_done():
+    info = host(cinder_volume="patched") | {"proofs": [{"result": "works"}, {"result": "works", "unlocked": True}]}
+    assert lock_proof.proof(info, {"patch": ["cinder_volume"]})["say"] == (
+        "rpcbind and rpc.statd answer; patched: cinder_volume; qemu-img works at 2 places; at 1 of them WITHOUT a lock"
+    )
+    info |= {"packages": [{"container": "nova_libvirt", "qemu": "mixed"}], "libvirt": {"container": "nova_libvirt", "healthy": True}}
+    assert lock_proof.proof(info, {"patch": ["nova_libvirt"]})["against"] == []
+    assert "in part: nova_libvirt" in lock_proof.proof(info, {"patch": ["nova_libvirt"]})["say"]
+    assert lock_proof.proof({"failed": True, "msg": "broken"}, {})["against"] == ["broken"]
