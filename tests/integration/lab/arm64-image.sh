@@ -6,7 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 release=${1:-trixie}
 name=nfslock-lab/cinder:$release-arm64
-inputs=$(cat "$here/arm64-image.sh" "$here/debian-image.sh" "$here/dpkg_reducing_disk_footprint" | sha256sum | cut -c1-12)
+inputs=$(cat "$here/arm64-image.sh" "$here/debian-image.sh" "$here/../../../patch-sets/root.sh" "$here/dpkg_reducing_disk_footprint" | sha256sum | cut -c1-12)
 if [ "$(docker image inspect -f '{{index .Config.Labels "nfslock.lab"}}' "$name" 2>/dev/null)" = "$inputs" ]; then exit 0; fi
 echo "lab: making the arm64 image for $release (three minutes, once)"
 "$here/debian-image.sh" "$name" "$release" --architectures=arm64 --include=ca-certificates,dumb-init,procps,passwd,qemu-utils \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# An image from a real Debian root. usage: debian-image.sh TAG RELEASE MMDEBSTRAP-OPTION… -- CHANGE…
+# An image from a real Debian or Ubuntu root. usage: debian-image.sh TAG RELEASE MMDEBSTRAP-OPTION… -- CHANGE…
 # CHANGE: what docker import takes with -c. Through a file, not a pipe: the engine cannot tell a root whose making was cut short from a whole one.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -9,8 +9,7 @@ options=() changes=()
 while [ "$1" != -- ]; do options+=("$1") && shift; done
 shift
 for change in "$@"; do changes+=(-c "$change"); done
-"$here/../apt-install.sh" mmdebstrap
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-mmdebstrap --quiet --variant=minbase "${options[@]}" "$release" "$scratch/root.tar"
+"$here/../../../patch-sets/root.sh" "$release" "$scratch/root.tar" "${options[@]}"
 docker import "${changes[@]}" "$scratch/root.tar" "$tag" >/dev/null
