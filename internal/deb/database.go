@@ -225,6 +225,30 @@ func (d *Database) Md5sums(p Package) (map[string]string, error) {
 	return sums, nil
 }
 
+// Files are the paths of the package's files, links and folders, without leading slash, as dpkg lists them. A package without such a list, as
+// one that was never unpacked, gives a fs.ErrNotExist.
+func (d *Database) Files(p Package) ([]string, error) {
+	base, err := d.infoBase(p)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the files of %s: %w", p.Name, err)
+	}
+	f, _, err := foreign.Open(d.root, path.Join(infoDir, base+".list"))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the files of %s: %w", p.Name, err)
+	}
+	defer f.Close()
+	var names []string
+	err = eachLine(f, func(line string) error {
+		name, err := cleanName(line)
+		names = append(names, name)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s/%s.list: %w", infoDir, base, err)
+	}
+	return names, nil
+}
+
 // infoBase is what the names of the package's files in info/ begin with: NAME:ARCH for what is Multi-Arch: same, NAME
 // else and in databases that no dpkg of these days has opened.
 func (d *Database) infoBase(p Package) (string, error) {

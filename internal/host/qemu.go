@@ -16,10 +16,10 @@ import (
 
 // Guest is a QEMU process that runs a virtual machine in some container of this host.
 type Guest struct {
-	PID  int
-	Name string // of the guest, where the command line tells it
-	exe  string // /proc/PID/exe
-	path string // of the program as the process knows it, "/usr/bin/qemu-system-x86_64"
+	PID     int
+	Name    string // of the guest, where the command line tells it
+	Program string // as the process knows it, "/usr/bin/qemu-system-x86_64"
+	exe     string // /proc/PID/exe
 }
 
 // Guests finds the QEMU processes below proc, usually "/proc", that live in a container: in another mount namespace than
@@ -65,7 +65,7 @@ func guest(proc, own string, pid int) (Guest, bool) {
 	if err != nil {
 		return Guest{}, false
 	}
-	return Guest{PID: pid, Name: guestName(line), exe: exe, path: path}, true
+	return Guest{PID: pid, Name: guestName(line), Program: path, exe: exe}, true
 }
 
 // GuestName is the name of the guest that a process runs; empty if it is no QEMU or has none.
@@ -107,7 +107,7 @@ func Stale(guests []Guest, root *os.Root) ([]Guest, error) {
 		if err != nil {
 			continue // it ended
 		}
-		same, err := sameContent(running, root, g.path, sums)
+		same, err := sameContent(running, root, g.Program, sums)
 		running.Close()
 		if err != nil {
 			return nil, fmt.Errorf("cannot compare the program of process %d: %w", g.PID, err)

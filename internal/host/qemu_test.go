@@ -121,9 +121,9 @@ func TestGuestsAreTheQEMUProcessesInOtherMountNamespaces(t *testing.T) {
 	slices.SortFunc(got, func(a, b Guest) int { return a.PID - b.PID })
 	path := func(name string) string { return filepath.Join(w.dir, name) }
 	want := []Guest{
-		{PID: 10, Name: "one", exe: path("proc/10/exe"), path: path("usr/bin/qemu-system-x86_64")},
-		{PID: 11, Name: "two", exe: path("proc/11/exe"), path: path("usr/libexec/qemu-kvm")},
-		{PID: 12, exe: path("proc/12/exe"), path: path("usr/bin/qemu-system-aarch64")},
+		{PID: 10, Name: "one", exe: path("proc/10/exe"), Program: path("usr/bin/qemu-system-x86_64")},
+		{PID: 11, Name: "two", exe: path("proc/11/exe"), Program: path("usr/libexec/qemu-kvm")},
+		{PID: 12, exe: path("proc/12/exe"), Program: path("usr/bin/qemu-system-aarch64")},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(Guest{})); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)

@@ -36,7 +36,9 @@ type task struct {
 	LimitMS  int64
 	Remove   string // remove this file of another process, or this folder, and do nothing else
 	Make     bool   // make a folder for images, leave it, and do nothing else
-	Folder   *inode // the folder to remove; nil of one that is empty if it is there at all
+
+	ImageMode uint32 // with Make: make an empty image in it, of that mode, for a guest, whose user may pass through the folder; 0: none
+	Folder    *inode // the folder to remove; nil of one that is empty if it is there at all
 }
 
 type user struct{ UID, GID int }

@@ -17,6 +17,9 @@ const (
 func (e Evidence) cure(v Verdict) Cure {
 	switch v {
 	case OK:
+		if e.libvirtRefuses() { // POSIX locks alone are refused
+			return Cure{Fix: FixLibvirt, Text: "QEMU gets its locks, and libvirt does not get its own, so that no guest starts: " + e.libvirtCure()}
+		}
 		return Cure{Fix: FixNone, Text: "Nothing is to be done."}
 	case RPCBindMissing, StatdMissing, StatdDead:
 		return Cure{
@@ -48,21 +51,27 @@ const nfsv4 = "write vers=4.2 behind the share in /etc/kolla/config/nfs_shares (
 	"set nfs_mount_options = vers=4.2 in /etc/kolla/config/cinder/cinder-volume.conf for the backend and in /etc/kolla/config/nova/nova-compute.conf under [libvirt], " +
 	"run kolla-ansible reconfigure, and mount again: guests with volumes there are to be moved away first."
 
-// withoutLocks: QEMU's package is the last cure, and already there in some containers.
+// withoutLocks: QEMU's package is the last cure, and already there in some containers. For guests it is half of it where libvirt takes locks, too.
 func (e Evidence) withoutLocks() Cure {
 	switch {
+	case e.QEMU == Patched && e.Variant == "fallback" && e.libvirtRefuses():
+		return Cure{Fix: FixLibvirt, Text: "The patched QEMU goes on without locks here and warns, but no guest starts: " + e.libvirtCure()}
 	case e.QEMU == Patched && e.Variant == "fallback":
 		return Cure{Fix: FixNone, Text: "Nothing more is to be done: the patched QEMU goes on without locks here and warns. Nothing keeps two writers of one image apart."}
-	case e.OutsideWell:
-		return Cure{
-			Fix: FixPatch, Command: fixCommand,
-			Text: fmt.Sprintf("Give %s another seccomp profile, which is the smaller cure, as the mount itself grants locks. Else install the patched QEMU, which goes on without locks where they are refused.", e.Container),
-		}
+	case e.QEMU == NoQEMU:
+		return Cure{Fix: FixNone, Text: fmt.Sprintf("Nothing is to be patched here, as no QEMU of kolla's is. Have the locks of the store (%s) mended if something else needs them.", e.FSType)}
 	}
-	return Cure{
+	c := Cure{
 		Fix: FixPatch, Command: fixCommand,
 		Text: fmt.Sprintf("Have the locks of the store (%s) mended. Else install the patched QEMU, which goes on without locks where they are refused, and warns: nothing keeps two writers of one image apart then.", e.FSType),
 	}
+	if e.OutsideWell {
+		c.Text = fmt.Sprintf("Give %s another seccomp profile, which is the smaller cure, as the mount itself grants locks. Else install the patched QEMU, which goes on without locks where they are refused.", e.Container)
+	}
+	if e.libvirtRefuses() {
+		c.Text += " For guests that is half of it: " + e.libvirtCure()
+	}
+	return c
 }
 
 // holder: a lock is never released from here.

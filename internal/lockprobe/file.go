@@ -98,11 +98,14 @@ func (c *child) remove() {
 			return
 		}
 	}
-	flags := 0
-	if folderName.MatchString(name) {
-		flags = unix.AT_REMOVEDIR
+	if !folderName.MatchString(name) {
+		_ = unix.Unlinkat(c.dir, name, 0)
+		return
 	}
-	_ = unix.Unlinkat(c.dir, name, flags)
+	if fd, _, err := c.openFolder(name); err == nil {
+		defer unix.Close(fd)
+		_ = c.clearFolder(fd, name)
+	}
 }
 
 // sweepLimit is how many names of a folder are looked at. A volume's folder has hundreds.

@@ -25,7 +25,11 @@ func (c *child) makeFolder(handle int) error {
 	name := newName(folderPrefix)
 	c.say(event{At: "folder", File: name})
 	c.file.Store(name) // before it is there: whoever gives up in between removes it
-	if err := c.asSomebody(handle, func() error { return unix.Mkdirat(c.dir, name, 0o700) }); err != nil {
+	mode := uint32(0o700)
+	if c.task.ImageMode != 0 {
+		mode = 0o711
+	}
+	if err := c.asSomebody(handle, func() error { return unix.Mkdirat(c.dir, name, mode) }); err != nil {
 		c.file.Store("")
 		return fmt.Errorf("cannot make a folder for an image%s: %w", whyNot(err), named(err))
 	}
@@ -34,10 +38,37 @@ func (c *child) makeFolder(handle int) error {
 		c.remove()
 		return fmt.Errorf("cannot look at the folder for an image: %w", named(err))
 	}
+	if c.task.ImageMode != 0 {
+		if err := c.makeImage(name, inode{st.Dev, st.Ino}); err != nil {
+			c.remove()
+			return fmt.Errorf("cannot make an image%s: %w", whyNot(err), named(err))
+		}
+	}
 	if c.file.Swap("") == name { // nobody has given up and removed it
 		c.say(event{Made: &inode{st.Dev, st.Ino}})
 	}
 	return nil
+}
+
+// guestImageSize is of an image that nothing is read from, in bytes.
+const guestImageSize = 1 << 20
+
+// makeImage makes an image in a folder that this process has just made.
+func (c *child) makeImage(folder string, made inode) error {
+	at, st, err := c.openFolder(folder)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(at)
+	if (inode{st.Dev, st.Ino}) != made {
+		return errors.New("another folder is where that of the image was")
+	}
+	fd, err := unix.Openat(at, firstImage, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return errors.Join(unix.Fchmod(fd, c.task.ImageMode), unix.Ftruncate(fd, guestImageSize))
 }
 
 // removeFolder says which images there are, and removes them and the folder. A link, or another folder that was put in its place, is

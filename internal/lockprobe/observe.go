@@ -19,6 +19,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
 
@@ -45,6 +46,8 @@ type seen struct {
 	names        map[string]string // ids of containers to names
 	answers      sunrpc.Answers
 	processes    []host.Process
+	guests       []host.Guest
+	guestsError  error
 	volumes      []volume
 	kept         map[string]baseline
 	keptError    error
@@ -65,6 +68,9 @@ type view struct {
 	gid    int
 	mounts []host.MountPoint
 	row    Packages
+
+	architecture string         // dpkg's word
+	libvirt      *libvirt.Locks // of the container that runs guests, nil if it has no libvirt
 }
 
 func (v *view) close() {
@@ -119,6 +125,10 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 		s.volumes = readVolumes(m.proc)
 		return nil
 	})
+	group.Go(func() error {
+		s.guests, s.guestsError = host.Guests(m.proc)
+		return nil
+	})
 	own := &view{name: Host}
 	group.Go(func() error { return m.lookAtHost(own) })
 	s.views = []*view{own}
@@ -134,12 +144,13 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 		}
 		if s.engineError == nil {
 			s.names = map[string]string{}
+			own.row.QEMU = NoQEMU // the host's own is none of kolla's; without an engine it is not known who uses its mounts
 		}
 		for name, id := range exist {
 			s.names[id] = name
 		}
 		for _, name := range s.asked {
-			s.views = append(s.views, &view{name: name, row: Packages{Container: name, QEMU: Unknown, Installed: []QEMUPacket{}}})
+			s.views = append(s.views, &view{name: name, row: Packages{Container: name, QEMU: Unknown, Installed: []QEMUPacket{}, StockEmulators: []string{}}})
 		}
 	}
 	if err := group.Wait(); err != nil {
@@ -148,7 +159,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 	group.SetLimit(8)
 	for _, v := range s.views[1:] {
 		group.Go(func() error {
-			if err := noPanic(func() error { return m.look(ctx, v, s.kept[v.name]) }); err != nil {
+			if err := noPanic(func() error { return m.look(ctx, v, s.kept[v.name], s.emulators()) }); err != nil {
 				v.row.Error = err.Error()
 			}
 			return nil
@@ -183,7 +194,7 @@ func (m *machine) lookAtHost(v *view) (err error) {
 }
 
 // look fills in what one container is and sees.
-func (m *machine) look(ctx context.Context, v *view, kept baseline) (err error) {
+func (m *machine) look(ctx context.Context, v *view, kept baseline, guests []string) (err error) {
 	if v.Container, err = m.engine.Inspect(ctx, v.name); err != nil {
 		return err
 	}
@@ -214,7 +225,17 @@ func (m *machine) look(ctx context.Context, v *view, kept baseline) (err error) 
 	if v.folder, err = v.root.Open("."); err != nil {
 		return fmt.Errorf("cannot open the files of %s: %w", v.name, err)
 	}
-	return v.row.readPackages(v.root, kept)
+	return v.readPackages(kept, guests)
+}
+
+// emulators are the programs of the guests that run.
+func (s seen) emulators() (programs []string) {
+	for _, g := range s.guests {
+		if !slices.Contains(programs, g.Program) {
+			programs = append(programs, g.Program)
+		}
+	}
+	return programs
 }
 
 // readStatus takes the user and whether system calls are filtered from /proc/PID/status: proc(5).

@@ -10,24 +10,40 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
 )
 
-// lockers are the packages whose programs take image locks. The others of QEMU's source (modules, data, firmware) only go with them.
-var lockers = regexp.MustCompile(`^qemu-(utils|system-(x86|arm|ppc|s390x|mips|misc|riscv|sparc|xen))$`)
+// lockers are the packages whose programs take image locks: the tools, and the emulators, by the word for their architectures. The others of
+// QEMU's source (modules, data, firmware) only go with them.
+var lockers = regexp.MustCompile(`^qemu-(?:utils|system-(x86|x86-xen|arm|ppc|s390x|mips|misc|riscv|sparc|xen))$`)
+
+// Where the lock code is that counts in every container, and where it is that runs guests.
+const (
+	tool      = "usr/bin/qemu-img"
+	emulators = "usr/bin/qemu-system-"
+)
+
+// machines are the emulators' words for Debian's architectures.
+var machines = map[string]string{"amd64": "x86_64", "arm64": "aarch64", "armhf": "arm", "ppc64el": "ppc64"}
+
+func machineOf(architecture string) string {
+	if machine := machines[architecture]; machine != "" {
+		return machine
+	}
+	return architecture // i386, s390x, riscv64
+}
 
 // usualSuffix is what patch sets are called unless their builder chose another suffix, which a baseline then tells.
 var usualSuffix = regexp.MustCompile(`\+nfslock[0-9]+$`)
 
 // marker is the warning of the variant fallback; every program that has the edit holds it.
 const marker = "image locks are refused"
-
-// programs are where the lock code is, by package.
-var programs = map[string]string{"qemu-utils": "usr/bin/qemu-img", "qemu-system-x86": "usr/bin/qemu-system-x86_64", "qemu-system-arm": "usr/bin/qemu-system-aarch64"}
 
 // baseline is what a run of nfs_lock_fix wrote down of a container that it patched, as far as it matters here.
 type baseline struct {
@@ -94,9 +110,10 @@ func parseBaseline(r io.Reader) (b baseline, err error) {
 	return b, err
 }
 
-// readPackages fills in what QEMU a container has.
-func (p *Packages) readPackages(root *os.Root, kept baseline) error {
-	d, err := kolla.ReadDistribution(root)
+// readPackages fills in what QEMU a container has. guests are the programs of those that run, on any container's word.
+func (v *view) readPackages(kept baseline, guests []string) error {
+	p := &v.row
+	d, err := kolla.ReadDistribution(v.root)
 	if err != nil {
 		return err
 	}
@@ -104,12 +121,19 @@ func (p *Packages) readPackages(root *os.Root, kept baseline) error {
 	if !d.UsesDpkg() {
 		return fmt.Errorf("cannot tell which QEMU %s has: it is no Debian or Ubuntu", p.Container)
 	}
-	db, err := deb.OpenDatabase(root)
+	db, err := deb.OpenDatabase(v.root)
 	if err != nil {
 		return err
 	}
-	patched, stock := 0, 0
-	marked := false
+	v.architecture = db.Architecture()
+	if kolla.RunsGuests(p.Container) {
+		v.readLibvirt(db)
+	}
+	used, err := v.usedPrograms(guests)
+	if err != nil {
+		return err
+	}
+	var found []locker
 	for _, have := range db.Packages() {
 		if have.Source != "qemu" || have.Status.State == "not-installed" || have.Status.State == "config-files" {
 			continue
@@ -117,35 +141,98 @@ func (p *Packages) readPackages(root *os.Root, kept baseline) error {
 		row := QEMUPacket{Name: have.Name, Version: have.Version, Held: have.Status.Want == "hold"}
 		row.Patched = usualSuffix.MatchString(have.Version) || kept.Suffix != "" && strings.HasSuffix(have.Version, kept.Suffix)
 		p.Installed = append(p.Installed, row)
-		if !lockers.MatchString(have.Name) {
+		words := lockers.FindStringSubmatch(have.Name)
+		if words == nil {
 			continue
 		}
-		edited := false
-		if program := programs[have.Name]; program != "" && (row.Patched || have.Name == "qemu-utils") {
-			edited, err = contains(root, program, marker)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("cannot read /%s: %w", program, err)
-			}
-			marked = marked || edited
+		l := locker{emulates: words[1], patched: row.Patched}
+		if l.program, err = ownedOf(db, have, used); err != nil {
+			return err
 		}
-		switch {
-		case row.Patched:
+		if l.program != "" && (l.patched || l.program == tool) {
+			if l.edited, err = contains(v.root, l.program, marker); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("cannot read /%s: %w", l.program, err)
+			}
+		}
+		found = append(found, l)
+	}
+	p.QEMU, p.Variant, p.StockEmulators = whatCounts(found)
+	return nil
+}
+
+// usedPrograms are the programs with lock code that the container's own work uses: qemu-img everywhere; where Nova's guests run, or libguestfs
+// does, the emulator of the host's architecture; and those of further guests, defined or running.
+func (v *view) usedPrograms(guests []string) ([]string, error) {
+	used := []string{tool}
+	if !kolla.RunsEmulators(v.row.Container) {
+		return used, nil
+	}
+	used = append(used, emulators+machineOf(v.architecture))
+	if !kolla.RunsGuests(v.row.Container) {
+		return used, nil
+	}
+	defined, err := libvirt.Emulators(v.root)
+	for _, program := range append(defined, guests...) {
+		used = append(used, strings.TrimPrefix(program, "/"))
+	}
+	return used, err
+}
+
+// ownedOf is the first of some programs that a package brings, empty if none.
+func ownedOf(db *deb.Database, p deb.Package, programs []string) (string, error) {
+	if p.Name == "qemu-utils" {
+		return tool, nil
+	}
+	files, err := db.Files(p)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("cannot tell which programs %s has: %w", p.Name, err)
+	}
+	for _, program := range programs {
+		if slices.Contains(files, program) {
+			return program, nil
+		}
+	}
+	return "", nil
+}
+
+// locker is a package with lock code.
+type locker struct {
+	emulates string // the package's word for its architectures; empty of the tools
+	program  string // of those that the container's work uses; empty if it uses none
+	patched  bool   // by its version
+	edited   bool   // its program has the edit of the variant fallback
+}
+
+// whatCounts is the one place that decides whether a container is patched: by the programs that its own work uses. Emulators that it does not use
+// are told, and count for nothing. Where it uses none that is known, all count.
+func whatCounts(found []locker) (q QEMU, variant string, stockEmulators []string) {
+	none := !slices.ContainsFunc(found, func(l locker) bool { return l.program != "" })
+	patched, stock, marked := 0, 0, false
+	stockEmulators = []string{}
+	for _, l := range found {
+		if l.program == "" && !none {
+			if !l.patched {
+				stockEmulators = append(stockEmulators, l.emulates)
+			}
+			continue
+		}
+		marked = marked || l.edited
+		if l.patched || l.edited {
 			patched++
-		case edited: // a program that was copied over its package's
-			patched++
-			stock++
-		default:
+		}
+		if !l.patched { // also beside a program that was copied over its package's
 			stock++
 		}
 	}
-	p.QEMU, p.Variant = summary(patched, stock), ""
+	q = summary(patched, stock)
 	switch {
 	case marked:
-		p.Variant = "fallback"
+		variant = "fallback"
 	case patched > 0:
-		p.Variant = "disable_ofd"
+		variant = "disable_ofd"
 	}
-	return nil
+	slices.Sort(stockEmulators)
+	return q, variant, stockEmulators
 }
 
 func summary(patched, stock int) QEMU {
@@ -190,7 +277,7 @@ func containsText(r io.Reader, text string) (bool, error) {
 	}
 }
 
-// drift compares a container with what the last run of nfs_lock_fix made of it.
+// drift compares a container with what the last run of nfs_lock_fix made of it: by the packages that it replaced, whatever else is installed.
 func drift(name string, kept baseline, now *Packages) (Drift, bool) {
 	again := "run nfslock.kolla.fix again, if it is still needed"
 	d := Drift{Container: name, Was: kept.ID, Message: again}
@@ -198,17 +285,18 @@ func drift(name string, kept baseline, now *Packages) (Drift, bool) {
 	case now == nil:
 		d.Kind, d.Message = Gone, "there is no such container now; the packages from before are kept until nfs_lock_fix has state absent"
 		return d, true
-	case now.QEMU == Unknown || now.QEMU == Patched || now.State != "running":
+	case now.QEMU == Unknown || now.State != "running":
 		return d, false
-	case now.ID != kept.ID:
-		d.Kind, d.Is = Recreated, now.ID
-		d.Message = fmt.Sprintf("%s was recreated and has lost the patch: %s", name, again)
-		return d, now.QEMU != Mixed
 	}
 	for _, k := range kept.Packages {
 		for _, have := range now.Installed {
 			if have.Name != k.Name || have.Patched {
 				continue
+			}
+			if now.ID != kept.ID {
+				d.Kind, d.Is = Recreated, now.ID
+				d.Message = fmt.Sprintf("%s was recreated and has lost the patch: %s", name, again)
+				return d, true
 			}
 			d.Kind, d.Was, d.Is = Lost, k.Name+" "+k.Version+kept.Suffix, have.Name+" "+have.Version
 			d.Message = fmt.Sprintf("%s has the stock %s again: %s", name, k.Name, again)

@@ -2,6 +2,7 @@ package lockprobe
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,35 +44,81 @@ const (
 	newVersion = oldVersion + "+nfslock1"
 )
 
+// listed are dpkg's lists of what some packages bring.
+func listed(files map[string]string, packages ...string) map[string]string {
+	all := map[string]string{}
+	for name, text := range files {
+		all[name] = text
+	}
+	bring := map[string]string{
+		"qemu-system-x86": "/usr/bin/qemu-system-x86_64\n/usr/bin/qemu-system-i386\n/usr/bin/kvm\n",
+		"qemu-system-arm": "/usr/bin/qemu-system-aarch64\n/usr/bin/qemu-system-arm\n",
+		"qemu-system-ppc": "/usr/bin/qemu-system-ppc64\n",
+	}
+	for _, name := range packages {
+		all["var/lib/dpkg/info/"+name+".list"] = "/.\n/usr\n/usr/bin\n" + bring[name]
+	}
+	return all
+}
+
+// What counts is what the container's own work uses, and nothing else.
 func TestReadPackages(t *testing.T) {
-	edited := map[string]string{"usr/bin/qemu-img": "ELF…image locks are refused…"}
+	img := map[string]string{"usr/bin/qemu-img": "ELF…image locks are refused…"}
+	edited := map[string]string{"usr/bin/qemu-img": "ELF…image locks are refused…", "usr/bin/qemu-system-x86_64": "ELF…image locks are refused…", "usr/bin/qemu-system-aarch64": "ELF"}
 	plainFile := map[string]string{"usr/bin/qemu-img": "ELF"}
+	const old, new = oldVersion, newVersion
+	dpkg := "Package: dpkg\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n\n"
+	utils := stanza("qemu-utils", "hold", new)
+	emulator := func(word, version string) string { return stanza("qemu-system-"+word, "install", version) }
+	all := []string{"qemu-system-x86", "qemu-system-arm", "qemu-system-ppc"}
+	armDomain := map[string]string{"etc/libvirt/qemu/instance-1.xml": "<!-- made by libvirt -->\n<domain type='qemu'><devices><emulator>/usr/bin/qemu-system-aarch64</emulator></devices></domain>"}
+	with := func(a, b map[string]string) map[string]string {
+		both := map[string]string{}
+		for _, m := range []map[string]string{a, b} {
+			for name, text := range m {
+				both[name] = text
+			}
+		}
+		return both
+	}
 	tests := []struct {
-		name    string
-		status  string
-		files   map[string]string
-		suffix  string
-		qemu    QEMU
-		variant string
-		rows    int
+		name      string
+		container string
+		status    string
+		files     map[string]string
+		guests    []string
+		suffix    string
+		qemu      QEMU
+		variant   string
+		rows      int
+		others    string
 	}{
-		{"stock", stanza("qemu-utils", "install", oldVersion) + stanza("qemu-block-extra", "install", oldVersion), plainFile, "", Stock, "", 2},
-		{"fallback", stanza("qemu-utils", "hold", newVersion) + stanza("qemu-block-extra", "hold", newVersion), edited, "", Patched, "fallback", 2},
-		{"classic edit", stanza("qemu-utils", "hold", newVersion), plainFile, "", Patched, "disable_ofd", 1},
-		{"another suffix", stanza("qemu-utils", "hold", oldVersion+"~our1"), edited, "~our1", Patched, "fallback", 1},
-		{"the guests' own is stock", stanza("qemu-utils", "hold", newVersion) + stanza("qemu-system-x86", "install", oldVersion), edited, "", Mixed, "fallback", 2},
-		{"modules and data do not count", stanza("qemu-utils", "hold", newVersion) + stanza("qemu-system-data", "install", oldVersion), edited, "", Patched, "fallback", 2},
-		{"a program copied by hand", stanza("qemu-utils", "install", oldVersion), edited, "", Mixed, "fallback", 1},
-		{"no QEMU", strings.ReplaceAll(stanza("nfs-common", "install", "1"), "Source: qemu\n", ""), nil, "", NoQEMU, "", 0},
-		{"removed", "Package: qemu-utils\nStatus: deinstall ok config-files\nArchitecture: amd64\nSource: qemu\nVersion: 1\n\n", nil, "", NoQEMU, "", 0},
+		{"stock", "nova_compute", stanza("qemu-utils", "install", old) + stanza("qemu-block-extra", "install", old), plainFile, nil, "", Stock, "", 2, "[]"},
+		{"fallback", "nova_compute", utils + stanza("qemu-block-extra", "hold", new), img, nil, "", Patched, "fallback", 2, "[]"},
+		{"classic edit", "nova_compute", utils, plainFile, nil, "", Patched, "disable_ofd", 1, "[]"},
+		{"another suffix", "nova_compute", stanza("qemu-utils", "hold", old+"~our1"), img, nil, "~our1", Patched, "fallback", 1, "[]"},
+		{"the guests' own is stock", "nova_libvirt", utils + emulator("x86", old), listed(img, all...), nil, "", Mixed, "fallback", 2, "[]"},
+		{"that of libguestfs is", "nova_compute", utils + emulator("x86", old), listed(img, all...), nil, "", Mixed, "fallback", 2, "[]"},
+		{"modules and data do not count", "nova_libvirt", utils + stanza("qemu-system-data", "install", old), img, nil, "", Patched, "fallback", 2, "[]"},
+		{"other architectures' do not", "nova_libvirt", utils + emulator("arm", old) + emulator("ppc", old) + emulator("x86", new), listed(edited, all...), nil, "", Patched, "fallback", 4, "[arm ppc]"},
+		{"nor do any where no guests are", "cinder_volume", utils + emulator("x86", old), listed(img, all...), nil, "", Patched, "fallback", 2, "[x86]"},
+		{"a further guest is defined", "nova_libvirt", utils + emulator("arm", old) + emulator("x86", new), with(listed(edited, all...), armDomain), nil, "", Mixed, "fallback", 3, "[]"},
+		{"and its emulator is patched", "nova_libvirt", utils + emulator("arm", new) + emulator("ppc", old) + emulator("x86", new), with(listed(edited, all...), armDomain), nil, "", Patched, "fallback", 4, "[ppc]"},
+		{"a further guest runs", "nova_libvirt", utils + emulator("arm", old) + emulator("x86", new), listed(edited, all...), []string{"/usr/bin/qemu-system-arm"}, "", Mixed, "fallback", 3, "[]"},
+		{"the tools are stock, others patched", "nova_libvirt", stanza("qemu-utils", "install", old) + emulator("arm", new), listed(plainFile, all...), nil, "", Stock, "", 2, "[]"},
+		{"only emulators that nobody is known to use", "zun_compute", emulator("ppc", old), listed(nil, all...), nil, "", Stock, "", 1, "[]"},
+		{"a program copied by hand", "nova_compute", stanza("qemu-utils", "install", old), img, nil, "", Mixed, "fallback", 1, "[]"},
+		{"no QEMU", "nova_compute", strings.ReplaceAll(stanza("nfs-common", "install", "1"), "Source: qemu\n", ""), nil, nil, "", NoQEMU, "", 0, "[]"},
+		{"removed", "nova_compute", "Package: qemu-utils\nStatus: deinstall ok config-files\nArchitecture: amd64\nSource: qemu\nVersion: 1\n\n", nil, nil, "", NoQEMU, "", 0, "[]"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			p := Packages{}
-			if err := p.readPackages(container(t, test.status, test.files), baseline{Suffix: test.suffix}); err != nil {
+			v := view{root: container(t, dpkg+test.status, test.files), row: Packages{Container: test.container}}
+			if err := v.readPackages(baseline{Suffix: test.suffix}, test.guests); err != nil {
 				t.Fatal(err)
 			}
-			if p.QEMU != test.qemu || p.Variant != test.variant || len(p.Installed) != test.rows || p.Distribution != "debian bookworm" {
+			p := v.row
+			if p.QEMU != test.qemu || p.Variant != test.variant || len(p.Installed) != test.rows || p.Distribution != "debian bookworm" || fmt.Sprint(p.StockEmulators) != test.others {
 				t.Errorf("%+v", p)
 			}
 		})

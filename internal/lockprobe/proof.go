@@ -41,7 +41,17 @@ func (m *machine) prove(ctx context.Context, s seen, all []*trial, limit time.Du
 		}
 	}
 	slices.SortStableFunc(proofs, func(a, b *proof) int { return s.order(a.Container) - s.order(b.Container) })
+	started := make(chan struct{})
+	var guests Result
+	go func() {
+		defer close(started)
+		m.startGuests(ctx, s, all, limit, &guests)
+	}()
 	someAtOnce(proofs, proofSlowAfter, func(p *proof) { p.make(ctx, m, limit) })
+	<-started
+	r.GuestProofs = append(r.GuestProofs, guests.GuestProofs...)
+	r.Findings = append(r.Findings, guests.Findings...)
+	r.Warnings = append(r.Warnings, guests.Warnings...)
 	for _, p := range proofs {
 		r.Proofs = append(r.Proofs, p.Proof)
 		if p.left != "" {
@@ -81,17 +91,32 @@ func (p *proof) make(ctx context.Context, m *machine, limit time.Duration) {
 		return
 	}
 	if limit = stepLimit(ctx, limit); limit < proofLeast {
-		p.say(Unproved, "", "too little of the run's time is left for it; give it a longer timeout")
+		p.say(Unproved, "", tooLate)
 		return
 	}
-	v, device := p.sight.view, p.trial.device
-	work := task{Path: []byte(p.sight.path), MountID: p.sight.mount.ID, LimitMS: limit.Milliseconds(), Make: true, Users: p.users()}
-	made := m.try(ctx, v.folder, device, work)
-	work.Make, work.Remove, work.Folder, work.Users, work.LimitMS = false, made.folder, made.Folder, nil, removeLimit.Milliseconds()
+	removal, made := p.makeFolder(ctx, m, limit, 0)
+	if made.Folder == nil {
+		return
+	}
 	user := "0"
 	if made.As != nil {
-		work.Users = append(work.Users, *made.As)
 		user = fmt.Sprintf("%d:%d", made.As.UID, made.As.GID)
+	}
+	p.run(ctx, m, user, limit)
+	p.settle(m.try(context.WithoutCancel(ctx), p.sight.view.folder, p.trial.device, removal))
+}
+
+// tooLate is why a proof is not begun towards the run's end.
+const tooLate = "too little of the run's time is left for it; give it a longer timeout"
+
+// makeFolder makes a folder, with an image of that mode if one is given, and says how it is removed. It says why where it cannot.
+func (p *proof) makeFolder(ctx context.Context, m *machine, limit time.Duration, image uint32) (removal task, made attempt) {
+	v, device := p.sight.view, p.trial.device
+	work := task{Path: []byte(p.sight.path), MountID: p.sight.mount.ID, LimitMS: limit.Milliseconds(), Make: true, ImageMode: image, Users: p.users()}
+	made = m.try(ctx, v.folder, device, work)
+	work.Make, work.ImageMode, work.Remove, work.Folder, work.Users, work.LimitMS = false, 0, made.folder, made.Folder, nil, removeLimit.Milliseconds()
+	if made.As != nil {
+		work.Users = append(work.Users, *made.As)
 	}
 	if made.Folder == nil {
 		if work.Remove = made.file; work.Remove != "" { // it was killed before it could take it away
@@ -99,14 +124,13 @@ func (p *proof) make(ctx context.Context, m *machine, limit time.Duration) {
 		}
 		if made.Hangs != "" {
 			p.say(Stalls, "", Evidence{Hangs: made.Hangs}.hanging())
-			return
+			return work, made
 		}
 		p.say(Unproved, "", cmp.Or(made.Problem, "the process that makes a folder for the image ended without a word"))
-		return
+		return work, made
 	}
 	p.folder = path.Join(p.sight.path, made.folder)
-	p.run(ctx, m, user, limit)
-	p.settle(m.try(context.WithoutCancel(ctx), v.folder, device, work))
+	return work, made
 }
 
 // hindrance is why it is not to be tried.

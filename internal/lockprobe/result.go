@@ -1,6 +1,9 @@
 package lockprobe
 
-import "github.com/nfslock/ansible-collection-kolla/internal/ansible"
+import (
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
+)
 
 // Result is what a run reports. Changed is always false. No list is ever null.
 type Result struct {
@@ -19,9 +22,10 @@ type Result struct {
 	RPCBind     Service     `json:"rpcbind"`
 	Statd       Service     `json:"statd"`
 	Leftovers   []LeftProbe `json:"stuck_probes"`
-	Guests      int         `json:"guests"`  // that run, in containers of this host; -1 if that could not be told
-	Proofs      []Proof     `json:"proofs"`  // with the option prove: one row for each container with QEMU's tools and each folder of it in Mounts
-	Libvirt     Libvirt     `json:"libvirt"` // with the option prove
+	Guests      int         `json:"guests"`       // that run, in containers of this host; -1 if that could not be told
+	Proofs      []Proof     `json:"proofs"`       // with the option prove: one row for each container with QEMU's tools and each folder of it in Mounts
+	GuestProofs []Proof     `json:"guest_proofs"` // with the option prove: one row for each folder in Mounts of the container that runs guests
+	Libvirt     Libvirt     `json:"libvirt"`
 	TookMS      float64     `json:"took_ms"`
 }
 
@@ -50,7 +54,24 @@ type Mount struct {
 	Fix      Fix      `json:"recommended_fix"`
 	Cure     Cure     `json:"cure"`
 	Holders  []Holder `json:"holders"` // of an image
+	Guests   Guests   `json:"guests"`  // of the container that runs guests
 }
+
+// Guests tells whether a guest can start from an image on a mount, as far as locks matter.
+type Guests struct {
+	Start   Start    `json:"start"`
+	Missing []string `json:"missing"` // sentences: whose lock is refused, and what takes it
+}
+
+// Start is whether a guest can.
+type Start string
+
+// Answers to that.
+const (
+	Starts     Start = "yes"
+	StartsNot  Start = "no"
+	StartsOpen Start = "unknown"
+)
 
 // Host is what stands for a container's name where the host itself is meant.
 const Host = "host"
@@ -99,6 +120,7 @@ const (
 	FixNFSv4   Fix = "nfsv4"          // mount options
 	FixServer  Fix = "server"         // the NFS server, or the network to it
 	FixPatch   Fix = "patch"          // the patched QEMU packages: the module nfs_lock_fix
+	FixLibvirt Fix = "libvirt"        // libvirt's own settings, which kolla-ansible writes
 	FixHolder  Fix = "holder"         // whoever holds the lock
 	FixLook    Fix = "look"           // nothing can be said before what Reason names is cleared up
 )
@@ -113,18 +135,21 @@ type Packages struct {
 	QEMU         QEMU         `json:"qemu"`
 	Variant      string       `json:"variant"` // "fallback" or "disable_ofd" if patched; empty otherwise, or if it cannot be told
 	Installed    []QEMUPacket `json:"installed"`
-	Seccomp      string       `json:"seccomp"` // "none", "default" or "custom"
-	Error        string       `json:"error"`   // why it could not be looked at, wholly or in part
+
+	// StockEmulators are emulators without the patch that the container's own work does not use, so that they count for nothing: "arm", "ppc".
+	StockEmulators []string `json:"stock_emulators"`
+	Seccomp        string   `json:"seccomp"` // "none", "default" or "custom"
+	Error          string   `json:"error"`   // why it could not be looked at, wholly or in part
 }
 
-// QEMU is what a container's QEMU packages come to.
+// QEMU is what a container's QEMU packages come to, by the programs that its own work uses.
 type QEMU string
 
 // What QEMU packages can be.
 const (
 	Stock   QEMU = "stock"
 	Patched QEMU = "patched"
-	Mixed   QEMU = "mixed"   // some of them patched, or a program that is not its package's
+	Mixed   QEMU = "mixed"   // some of those that count are patched, or a program is not its package's
 	NoQEMU  QEMU = "none"    // none is installed
 	Unknown QEMU = "unknown" // see Error
 )
@@ -225,7 +250,7 @@ type Holder struct {
 	Bytes     string `json:"bytes"`     // "100-103"; "all"
 }
 
-// Proof is what a container's own qemu-img made of one of its mounts or folders.
+// Proof is what a container's own qemu-img made of one of its mounts or folders, or libvirt of a guest there.
 type Proof struct {
 	Container string      `json:"container"`
 	Path      string      `json:"path"`
@@ -247,20 +272,28 @@ const (
 	Unproved ProofResult = "not_tried"
 )
 
-// ProofStep is a command of qemu-img.
+// ProofStep is a command of qemu-img, or libvirt's.
 type ProofStep string
 
 // The steps of a proof.
 const (
 	StepCreate  ProofStep = "create"
 	StepConvert ProofStep = "convert"
+	StepStart   ProofStep = "start" // of a guest
 )
 
 // Libvirt is how the container that runs guests fares.
 type Libvirt struct {
-	Container string `json:"container"` // its name; empty without the option prove, and where none was looked at or none runs
-	Healthy   bool   `json:"healthy"`
-	Detail    string `json:"detail"` // why it is not
+	Container string       `json:"container"` // its name; empty without the option prove, and where none was looked at or none runs
+	Healthy   bool         `json:"healthy"`
+	Detail    string       `json:"detail"` // why it is not
+	Locks     LibvirtLocks `json:"locks"`
+}
+
+// LibvirtLocks are the locks that libvirt takes by itself, and by which settings.
+type LibvirtLocks struct {
+	Container string `json:"container"` // empty where no libvirt was looked at
+	libvirt.Locks
 }
 
 // LeftProbe is a process of an earlier run that still hangs. It goes away when its mount does.

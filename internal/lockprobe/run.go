@@ -52,7 +52,7 @@ func Run(ctx context.Context, o Options, _ ansible.Call) (Result, error) {
 func emptyResult() Result {
 	return Result{
 		Verdict: Unclear, Cure: Cure{Fix: FixLook}, Evidence: []string{}, Mounts: []Mount{}, Packages: []Packages{}, StaleGuests: []Guest{}, Drift: []Drift{},
-		Findings: []Finding{}, Settings: []Setting{}, Leftovers: []LeftProbe{}, Guests: -1, Proofs: []Proof{},
+		Findings: []Finding{}, Settings: []Setting{}, Leftovers: []LeftProbe{}, Guests: -1, Proofs: []Proof{}, GuestProofs: []Proof{},
 	}
 }
 
@@ -100,6 +100,7 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 	}
 	r.RPCBind = s.service(rpcbindName, s.answers.RPCBind, s.answers.RPCBindMS, s.answers.RPCDetail)
 	r.Statd = s.service(statdName, s.answers.Statd, s.answers.StatdMS, s.answers.StatdInfo)
+	r.Libvirt.Locks = s.libvirtLocks()
 	m.guests(s, r)
 	r.drift(s)
 	r.find(o, s, all)
@@ -179,6 +180,7 @@ func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, wat
 		NeedsStatd: mount.NeedsStatd(), Nolock: nolock(mount), Image: t.attempt.Image,
 		Probes: t.attempt.Probes, Problem: t.attempt.Problem, Hangs: t.attempt.Hangs, Stuck: t.stuck, As: t.attempt.As,
 		Services: s.answers, Watched: watched[serverOf(mount)], Server: servers[serverOf(mount)], QEMU: sight.view.row.QEMU, Variant: sight.view.row.Variant,
+		Libvirt: sight.view.libvirt,
 	}
 	if e.Server != nil && !t.fails() {
 		e.Server = nil
@@ -193,7 +195,7 @@ func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, wat
 	j := judge(e)
 	row := Mount{
 		Container: sight.view.name, Path: sight.path, Source: mount.Source, FSType: mount.FSType, Vers: vers(mount), Options: options,
-		Image: t.attempt.Image, Probes: t.attempt.Probes, Verdict: j.Verdict, Reason: j.Reason, Evidence: j.Evidence, Fix: j.Cure.Fix, Cure: j.Cure,
+		Image: t.attempt.Image, Probes: t.attempt.Probes, Verdict: j.Verdict, Reason: j.Reason, Evidence: j.Evidence, Fix: j.Cure.Fix, Cure: j.Cure, Guests: j.Guests,
 		Holders: append([]Holder{}, e.Holders...),
 	}
 	switch {
@@ -237,16 +239,17 @@ func (s seen) service(name string, c sunrpc.Condition, ms float64, detail string
 
 // guests counts those that run, and looks for those of nova_libvirt that run another program than the one that is there now.
 func (m *machine) guests(s seen, r *Result) {
-	found, err := host.Guests(m.proc)
-	if err != nil {
-		r.Warnings = append(r.Warnings, fmt.Sprintf("cannot tell how many guests run: %v", err))
+	if s.guestsError != nil {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("cannot tell how many guests run: %v", s.guestsError))
 		return
 	}
+	found := s.guests
 	r.Guests = len(found)
 	v := s.runsGuests()
 	if v == nil {
 		return
 	}
+	var err error
 	if len(found) > 0 {
 		found, err = host.Stale(found, v.root)
 	}

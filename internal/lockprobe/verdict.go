@@ -2,8 +2,10 @@ package lockprobe
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
 
@@ -69,8 +71,9 @@ type Evidence struct {
 	Server      *sunrpc.ServerAnswers // asked only where an NFSv3 lock fails
 	QEMU        QEMU                  // of the container
 	Variant     string
-	Inside      bool // the locks were tried inside, because of the container's own seccomp profile
-	OutsideWell bool // … and outside they are granted
+	Libvirt     *libvirt.Locks // of the container that runs guests, else nil
+	Inside      bool           // the locks were tried inside, because of the container's own seccomp profile
+	OutsideWell bool           // … and outside they are granted
 	Holders     []Holder
 }
 
@@ -80,6 +83,7 @@ type judgement struct {
 	Reason   string
 	Evidence []string
 	Cure     Cure
+	Guests   Guests
 }
 
 // judge is a pure function: the same evidence, the same verdict.
@@ -90,6 +94,7 @@ func judge(e Evidence) judgement {
 		j.Reason += ": " + why
 	}
 	j.Cure = e.cure(v)
+	j.Guests = e.guests()
 	return j
 }
 
@@ -298,6 +303,9 @@ func (e Evidence) lines() []string {
 	if e.QEMU == Patched || e.QEMU == Mixed {
 		add("QEMU in %s: %s%s", e.Container, e.QEMU, inBrackets(e.Variant))
 	}
+	if e.Libvirt != nil && e.Probes.POSIX.Result == Refused {
+		add("%s", e.libvirtSettings())
+	}
 	return all
 }
 
@@ -324,14 +332,19 @@ func inBrackets(text string) string {
 	return " (" + text + ")"
 }
 
-// sum gives the host the worst of its mounts.
+// sum gives the host the worst of its mounts; of several alike, the one with most to be done.
 func sum(mounts []Mount) (worst Mount, found bool) {
 	for _, v := range worstFirst {
 		for _, m := range mounts {
-			if m.Verdict == v {
-				return m, true
+			if m.Verdict == v && (!found || most(m.Fix) > most(worst.Fix)) {
+				worst, found = m, true
 			}
+		}
+		if found {
+			return worst, true
 		}
 	}
 	return Mount{}, false
 }
+
+func most(f Fix) int { return slices.Index([]Fix{FixNone, FixLook, FixLibvirt, FixPatch}, f) }

@@ -1,0 +1,248 @@
+package lockprobe
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
+	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
+)
+
+// Where a trial has files in the container, besides its image: its description, for the time of the start, and the log that libvirt writes of
+// every domain.
+const (
+	trialFolders = "var/lib"
+	trialLogs    = "var/log/libvirt/qemu"
+	description  = "domain.xml"
+)
+
+// trialLife is how long the name of a trial promises that it is at work: more than any run takes.
+const trialLife = time.Hour
+
+// logLimit is of a log's end: far more than a guest writes that never runs.
+const logLimit = 64 << 10
+
+// startGuests lets libvirt start a guest on each mount that guests can use, from an image of its own, paused at its first instruction.
+func (m *machine) startGuests(ctx context.Context, s seen, all []*trial, limit time.Duration, r *Result) {
+	v := s.runsGuests()
+	if v == nil || v.libvirt == nil || !hasFile(v, "usr/bin/virsh") {
+		return
+	}
+	var proofs []*guestProof
+	for _, t := range all {
+		for _, sight := range t.sights {
+			if sight.view == v && !t.attempt.Image && !(sight.named && t.attempt.Missing) {
+				proofs = append(proofs, &guestProof{proof: proof{trial: t, sight: sight, Proof: Proof{Container: v.name, Path: sight.path}}})
+			}
+		}
+	}
+	if len(proofs) == 0 {
+		return
+	}
+	if n := m.sweepTrials(ctx, s, v); n > 0 {
+		r.Findings = append(r.Findings, Finding{Kind: LeftoverRemoved, Message: fmt.Sprintf("removed %d guests, descriptions or logs of earlier runs, which had been killed, from %s", n, v.name)})
+	}
+	kind, why := m.kindOf(ctx, v)
+	someAtOnce(proofs, proofSlowAfter, func(p *guestProof) {
+		if why != "" {
+			p.say(Unproved, "", why)
+			return
+		}
+		p.make(ctx, m, kind, limit)
+	})
+	for _, p := range proofs {
+		r.GuestProofs = append(r.GuestProofs, p.Proof)
+		r.Warnings = append(r.Warnings, p.left...)
+	}
+}
+
+// kindOf asks libvirt how it can run guests of the host's architecture; why is set where it cannot.
+func (m *machine) kindOf(ctx context.Context, v *view) (kind libvirt.Kind, why string) {
+	machine := machineOf(v.architecture)
+	if machine != "x86_64" && machine != "aarch64" {
+		return "", fmt.Sprintf("no guest of architecture %s is tried", machine)
+	}
+	for _, kind = range []libvirt.Kind{libvirt.KVM, libvirt.TCG} {
+		limit := stepLimit(ctx, healthLimit)
+		if limit < proofLeast {
+			return "", tooLate
+		}
+		out, err := m.virsh(ctx, v, limit, fmt.Sprintf("domcapabilities --virttype %s --arch %s", kind, machine))
+		switch {
+		case err != nil:
+			return "", "cannot ask libvirt: " + ending(err.Error())
+		case out.ExitCode == 0:
+			return kind, ""
+		case out.ExitCode == killed:
+			return "", fmt.Sprintf("libvirt did not say within %v which guests it can run", limit)
+		}
+		why = "libvirt runs no guests here: " + ending(out.Output)
+	}
+	return "", why
+}
+
+// virsh runs commands of it, with a deadline inside and outside of the container.
+func (m *machine) virsh(ctx context.Context, v *view, limit time.Duration, commands string) (engine.Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit+proofGrace)
+	defer cancel()
+	seconds := strconv.Itoa(max(1, int(limit/time.Second)))
+	return m.engine.Exec(ctx, v.ID, engine.Command{Args: []string{"timeout", "-s", "KILL", seconds, "virsh", "-q", "-c", "qemu:///system", commands}, User: "0", Env: []string{"LC_ALL=C"}})
+}
+
+// guestProof is one guest while it is tried.
+type guestProof struct {
+	proof
+	libvirt.Trial
+	left []string // what could not be taken away, and what is to be done about it
+}
+
+func (p *guestProof) make(ctx context.Context, m *machine, kind libvirt.Kind, limit time.Duration) {
+	if why := p.hindrance(); why != "" {
+		p.say(Unproved, "", why)
+		return
+	}
+	if limit = stepLimit(ctx, limit); limit < proofLeast {
+		p.say(Unproved, "", tooLate)
+		return
+	}
+	mode := uint32(0o600)
+	if !p.sight.view.libvirt.DynamicOwnership {
+		mode = 0o666 // libvirt does not give it to QEMU's user, and an image of Nova's would be that user's
+	}
+	work, made := p.makeFolder(ctx, m, limit, mode)
+	if made.Folder == nil {
+		return
+	}
+	began := time.Now()
+	p.start(ctx, m, kind, 2*limit)
+	p.MS = milliseconds(time.Since(began))
+	p.clear(ctx, m)
+	removed := m.try(context.WithoutCancel(ctx), p.sight.view.folder, p.trial.device, work)
+	if problem := cmp.Or(removed.Problem, Evidence{Hangs: removed.Hangs}.hanging()); problem != "" {
+		p.left = append(p.left, fmt.Sprintf("cannot clear away %q in %s: %s; a run an hour later tries again", p.folder, p.Container, problem))
+	}
+}
+
+// start has libvirt start it, tell its state and end it, all in one connection: were virsh killed in between, libvirt would end the guest.
+func (p *guestProof) start(ctx context.Context, m *machine, kind libvirt.Kind, limit time.Duration) {
+	v := p.sight.view
+	p.Trial = libvirt.NewTrial(time.Now().Add(trialLife))
+	folder := path.Join(trialFolders, p.Name)
+	file := path.Join(folder, description)
+	err := v.root.Mkdir(folder, 0o700)
+	if err == nil {
+		err = v.root.WriteFile(file, p.XML(kind, machineOf(v.architecture), path.Join(p.folder, firstImage)), 0o600)
+	}
+	if err != nil {
+		p.say(Unproved, "", fmt.Sprintf("cannot put a guest's description into %s: %v", v.name, cause(err)))
+		return
+	}
+	out, err := m.virsh(ctx, v, limit, fmt.Sprintf("create --paused --autodestroy /%s; domstate %s; destroy %s", file, p.UUID, p.UUID))
+	p.Unlocked = p.unlocked()
+	said, _, _ := strings.Cut(out.Output, "error: failed to get domain")
+	said = ending(said)
+	switch {
+	case err != nil && errors.Is(err, engine.ErrUnknown):
+		p.say(Stalls, StepStart, fmt.Sprintf("after %v the engine had not told how it ended%s", limit+proofGrace, inBrackets(said)))
+	case err != nil:
+		p.say(Unproved, "", "cannot run virsh: "+ending(err.Error()))
+	case out.ExitCode == killed:
+		p.say(Stalls, StepStart, fmt.Sprintf("it did not start within %v%s", limit, inBrackets(said)))
+	case out.ExitCode == 0 && slices.Contains(strings.Fields(said), "paused"):
+		p.say(Works, "", "")
+	default:
+		p.say(Fails, StepStart, cmp.Or(said, fmt.Sprintf("virsh ended with %d and said nothing", out.ExitCode)))
+	}
+}
+
+// unlocked tells from the guest's log whether QEMU warned that it goes on without a lock.
+func (p *guestProof) unlocked() bool {
+	file, info, err := foreign.Open(p.sight.view.root, path.Join(trialLogs, p.Name+".log"))
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	if _, err := file.Seek(max(0, info.Size()-logLimit), io.SeekStart); err != nil {
+		return false
+	}
+	found, err := containsText(io.LimitReader(file, logLimit), unlockedWarning)
+	return err == nil && found
+}
+
+// clear takes away what is left of it in the container, and looks whether the guest is gone.
+func (p *guestProof) clear(ctx context.Context, m *machine) {
+	ctx = context.WithoutCancel(ctx)
+	v := p.sight.view
+	if m.runs(p.Name) { // the connection was lost, and libvirt has not noticed yet
+		_, _ = m.virsh(ctx, v, removeLimit, "destroy "+p.UUID)
+		if m.runs(p.Name) {
+			p.left = append(p.left, fmt.Sprintf("the guest %s, which only tried, is still there; a later run ends it, or: docker exec %s virsh destroy %s", p.Name, v.name, p.UUID))
+		}
+	}
+	if err := removeTrial(v.root, p.Name); err != nil {
+		p.left = append(p.left, fmt.Sprintf("cannot clear away what is left of %s in %s: %v", p.Name, v.name, err))
+	}
+}
+
+// runs tells whether there is a guest of that name.
+func (m *machine) runs(name string) bool {
+	guests, err := host.Guests(m.proc)
+	return err == nil && slices.ContainsFunc(guests, func(g host.Guest) bool { return g.Name == name })
+}
+
+// removeTrial removes a trial's description and log, and nothing else.
+func removeTrial(root *os.Root, name string) error {
+	var errs []error
+	for _, file := range []string{path.Join(trialFolders, name, description), path.Join(trialFolders, name), path.Join(trialLogs, name+".log")} {
+		if err := root.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweepTrials ends guests, and removes descriptions and logs, of runs that were killed, and says how many.
+func (m *machine) sweepTrials(ctx context.Context, s seen, v *view) (n int) {
+	now := time.Now()
+	for _, g := range s.guests {
+		if t, left := libvirt.LeftTrial(g.Name, now); left {
+			if out, err := m.virsh(ctx, v, removeLimit, "destroy "+t.UUID); err == nil && out.ExitCode == 0 {
+				n++
+			}
+		}
+	}
+	for folder, suffix := range map[string]string{trialFolders: "", trialLogs: ".log"} {
+		for _, entry := range names(v.root, folder) {
+			name, ok := strings.CutSuffix(entry, suffix)
+			if _, left := libvirt.LeftTrial(name, now); ok && left && removeTrial(v.root, name) == nil {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// names are those in a folder of a container, as many as are looked at.
+func names(root *os.Root, folder string) []string {
+	dir, err := root.OpenFile(folder, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	found, _ := dir.Readdirnames(sweepLimit)
+	return found
+}

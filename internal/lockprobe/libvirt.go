@@ -1,0 +1,101 @@
+package lockprobe
+
+import (
+	"fmt"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/deb"
+	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
+)
+
+// libvirtPackage is the one that starts guests: the daemons load it, whichever of them runs.
+const libvirtPackage = "libvirt-daemon-driver-qemu"
+
+// readLibvirt finds out which locks libvirt takes in the container that runs guests.
+func (v *view) readLibvirt(db *deb.Database) {
+	if p, ok := db.Package(libvirtPackage); ok && db.Installed(libvirtPackage) {
+		l := libvirt.ReadLocks(v.root, p.Version)
+		v.libvirt = &l
+	}
+}
+
+// libvirtLocks is what was found of it on this host.
+func (s seen) libvirtLocks() LibvirtLocks {
+	for _, v := range s.views {
+		if v.libvirt != nil {
+			return LibvirtLocks{Container: v.name, Locks: *v.libvirt}
+		}
+	}
+	return LibvirtLocks{}
+}
+
+// guests tells whether a guest can start from an image on the mount: its QEMU has to get its OFD locks or go on without, and libvirt has to get
+// its POSIX lock or take none.
+func (e Evidence) guests() Guests {
+	g := Guests{Missing: []string{}}
+	ofd, posix := e.Probes.OFD, e.Probes.POSIX
+	switch {
+	case e.Libvirt == nil || e.Image:
+		return g
+	case ofd.Result == Hung || posix.Result == Hung || e.Hangs != "":
+		g.Start, g.Missing = StartsNot, append(g.Missing, "a call to the mount does not return in time")
+		return g
+	case ofd.Result == NotTried || ofd.Result == HeldBy || posix.Result == NotTried || posix.Result == HeldBy:
+		g.Start = StartsOpen
+		return g
+	}
+	if ofd.Result == Refused && e.QEMU != Patched {
+		g.Missing = append(g.Missing, fmt.Sprintf("QEMU takes locks, which are refused here%s, and %s has not the patched one", inBrackets(ofd.Errno), e.Container))
+	}
+	if posix.Result == Refused && e.Libvirt.OwnLocks {
+		g.Missing = append(g.Missing, fmt.Sprintf("%s, and it is refused here%s", e.Libvirt.Why(), inBrackets(posix.Errno)))
+	}
+	g.Start = Starts
+	if len(g.Missing) > 0 {
+		g.Start = StartsNot
+	}
+	return g
+}
+
+// libvirtRefuses tells whether libvirt itself would start no guest here, whatever QEMU does.
+func (e Evidence) libvirtRefuses() bool {
+	return e.Libvirt != nil && e.Libvirt.OwnLocks && e.Probes.POSIX.Result == Refused
+}
+
+// rememberOwner is how libvirt's own lock is given up, and what that gives up. Read in kolla-ansible's role nova-cell: a file of that name replaces
+// its template as a whole.
+const rememberOwner = "libvirt's own lock ends with remember_owner = 0: copy qemu.conf.j2 from kolla-ansible's roles/nova-cell/templates to /etc/kolla/config/nova/qemu.conf.j2, " +
+	"which replaces the template as a whole, add the line, and run kolla-ansible reconfigure, which restarts nova_libvirt; guests that run go on. " +
+	"libvirt then no longer gives a disk back to the owner it had before the guest, nor keeps two libvirts apart while they change owners."
+
+// libvirtCure says how libvirt's half is mended.
+func (e Evidence) libvirtCure() string {
+	if e.Libvirt.LockManager == "lockd" {
+		return e.Libvirt.Why() + "."
+	}
+	return rememberOwner
+}
+
+// settings are what decides of libvirt, in words.
+func (e Evidence) libvirtSettings() string {
+	l := e.Libvirt
+	takes := "takes no lock of its own on disks"
+	if l.OwnLocks {
+		takes = "takes a lock of its own on each disk"
+	}
+	text := fmt.Sprintf("libvirt %s in %s %s (%s: remember_owner = %d, dynamic_ownership = %d", l.Version, e.Container, takes, l.File, digit(l.RememberOwner), digit(l.DynamicOwnership))
+	if l.LockManager != "" {
+		text += fmt.Sprintf(", lock_manager = %q", l.LockManager)
+	}
+	text += ")"
+	if l.Detail != "" {
+		text += ": " + l.Detail
+	}
+	return text
+}
+
+func digit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
