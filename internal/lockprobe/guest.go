@@ -45,7 +45,7 @@ func (m *machine) startGuests(ctx context.Context, s seen, all []*trial, limit t
 	var proofs []*guestProof
 	for _, t := range all {
 		for _, sight := range t.sights {
-			if sight.view == v && !t.attempt.Image && !(sight.named && t.attempt.Missing) {
+			if sight.view == v && !t.attempt.Image && (!sight.named || !t.attempt.Missing) {
 				proofs = append(proofs, &guestProof{proof: proof{trial: t, sight: sight, Proof: Proof{Container: v.name, Path: sight.path}}})
 			}
 		}
@@ -153,8 +153,7 @@ func (p *guestProof) start(ctx context.Context, m *machine, kind libvirt.Kind, l
 	}
 	out, err := m.virsh(ctx, v, limit, fmt.Sprintf("create --paused --autodestroy /%s; domstate %s; destroy %s", file, p.UUID, p.UUID))
 	p.Unlocked = p.unlocked()
-	said, _, _ := strings.Cut(out.Output, "error: failed to get domain")
-	said = ending(said)
+	said := startReason(out.Output)
 	switch {
 	case err != nil && errors.Is(err, engine.ErrUnknown):
 		p.say(Stalls, StepStart, fmt.Sprintf("after %v the engine had not told how it ended%s", limit+proofGrace, inBrackets(said)))
@@ -167,6 +166,18 @@ func (p *guestProof) start(ctx context.Context, m *machine, kind libvirt.Kind, l
 	default:
 		p.say(Fails, StepStart, cmp.Or(said, fmt.Sprintf("virsh ended with %d and said nothing", out.ExitCode)))
 	}
+}
+
+// startReason leaves out of virsh's words what it says of the file, and of the guest that then is not there for its next commands.
+func startReason(output string) string {
+	output, _, _ = strings.Cut(output, "error: failed to get domain")
+	var lines []string
+	for line := range strings.Lines(output) {
+		if line = strings.TrimSpace(strings.TrimPrefix(line, "error: ")); line != "" && !strings.HasPrefix(line, "Failed to create domain from") {
+			lines = append(lines, line)
+		}
+	}
+	return ending(strings.Join(lines, "\n"))
 }
 
 // unlocked tells from the guest's log whether QEMU warned that it goes on without a lock.

@@ -2,6 +2,7 @@ package lockprobe
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
@@ -46,11 +47,17 @@ func (e Evidence) guests() Guests {
 	if ofd.Result == Refused && e.QEMU != Patched {
 		g.Missing = append(g.Missing, fmt.Sprintf("QEMU takes locks, which are refused here%s, and %s has not the patched one", inBrackets(ofd.Errno), e.Container))
 	}
+	qemu := len(g.Missing)
 	if posix.Result == Refused && e.Libvirt.OwnLocks {
 		g.Missing = append(g.Missing, fmt.Sprintf("%s, and it is refused here%s", e.Libvirt.Why(), inBrackets(posix.Errno)))
 	}
-	g.Start = Starts
-	if len(g.Missing) > 0 {
+	switch {
+	case len(g.Missing) == 0:
+		g.Start = Starts
+	case qemu == 0 && e.squashed():
+		g.Start = StartsOpen
+		g.Missing[0] += "; it goes without that lock on a disk that root, whom the server squashes, may not open for writing"
+	default:
 		g.Start = StartsNot
 	}
 	return g
@@ -58,8 +65,12 @@ func (e Evidence) guests() Guests {
 
 // libvirtRefuses tells whether libvirt itself would start no guest here, whatever QEMU does.
 func (e Evidence) libvirtRefuses() bool {
-	return e.Libvirt != nil && e.Libvirt.OwnLocks && e.Probes.POSIX.Result == Refused
+	return e.Libvirt != nil && e.Libvirt.OwnLocks && e.Probes.POSIX.Result == Refused && !e.squashed()
 }
+
+// squashed tells whether root may not write on this NFS: libvirt then takes no lock on a disk that it cannot open for writing, which depends on the
+// disk's mode (virSecurityManagerMetadataLock in libvirt 5.6 to 11.3).
+func (e Evidence) squashed() bool { return e.As != nil && strings.HasPrefix(e.FSType, "nfs") }
 
 // rememberOwner is how libvirt's own lock is given up, and what that gives up. Read in kolla-ansible's role nova-cell: a file of that name replaces
 // its template as a whole.

@@ -42,8 +42,9 @@ var spec = ansible.Spec{
 		Type: ansible.Bool, Default: false,
 		Description: []string{
 			"Also let each container's own qemu-img make an image of 1 MiB on each mount and convert it, as for a volume.",
+			"And have libvirt start a guest from an image on each mount that nova_libvirt sees, and end it at once.",
 			"And run the health test of nova_libvirt.",
-			"It takes about half a second for each container and mount, some at once, of the time in I(timeout).",
+			"It takes about half a second for each container and mount, and a second for each guest, some at once, of the time in I(timeout).",
 			"With less than 15 seconds there may be none left for it.",
 		},
 	},
