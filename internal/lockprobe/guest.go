@@ -30,8 +30,8 @@ const (
 	description  = "domain.xml"
 )
 
-// trialLife is how long the name of a trial promises that it is at work: more than any run takes.
-const trialLife = time.Hour
+// trialGrace is how long after the end of its run a trial may be there: as long as the commands that were begun last may take.
+const trialGrace = 10 * time.Second
 
 // logLimit is of a log's end: far more than a guest writes that never runs.
 const logLimit = 64 << 10
@@ -140,7 +140,11 @@ func (p *guestProof) make(ctx context.Context, m *machine, kind libvirt.Kind, li
 // start has libvirt start it, tell its state and end it, all in one connection: were virsh killed in between, libvirt would end the guest.
 func (p *guestProof) start(ctx context.Context, m *machine, kind libvirt.Kind, limit time.Duration) {
 	v := p.sight.view
-	p.Trial = libvirt.NewTrial(time.Now().Add(trialLife))
+	until := time.Now().Add(limit)
+	if deadline, ok := ctx.Deadline(); ok {
+		until = deadline
+	}
+	p.Trial = libvirt.NewTrial(until.Add(trialGrace))
 	folder := path.Join(trialFolders, p.Name)
 	file := path.Join(folder, description)
 	err := v.root.Mkdir(folder, 0o700)
