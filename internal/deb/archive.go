@@ -18,8 +18,8 @@ import (
 type Archive struct {
 	Package Package
 	Md5sums map[string]string // path without leading slash → checksum in hex, as VerifyFiles takes it
-	// Missing are the paths of Md5sums that the .deb does not hold, sorted: a repacked package lacks what path-exclude
-	// had left out. Only CheckArchive knows them.
+	// Missing are the paths of Md5sums that the .deb does not hold, sorted: a repacked package has only placeholders of what
+	// path-exclude had left out. Only CheckArchive knows them.
 	Missing []string
 }
 
@@ -131,6 +131,7 @@ func checkDataMember(members *arReader, sums map[string]string) (missing []strin
 		return nil, err
 	}
 	unseen := maps.Clone(sums)
+	var placeholders []string
 	sum := md5.New()
 	err = eachTarEntry(members, maxData, func(name string, h *tar.Header, content io.Reader) error {
 		want, listed := sums[name]
@@ -152,6 +153,12 @@ func checkDataMember(members *arReader, sums map[string]string) (missing []strin
 			if err != nil {
 				return err
 			}
+			if target == name {
+				if listed {
+					placeholders = append(placeholders, name)
+				}
+				return nil
+			}
 			if _, later := unseen[target]; listed && (later || sums[target] != want) {
 				return fmt.Errorf("%q is a link to %q, which has another checksum or comes later", name, target)
 			}
@@ -167,7 +174,9 @@ func checkDataMember(members *arReader, sums map[string]string) (missing []strin
 	}
 	for { // what follows may be anything, but it has to be whole
 		if err := members.next(); errors.Is(err, io.EOF) {
-			return slices.Sorted(maps.Keys(unseen)), nil
+			missing = slices.AppendSeq(placeholders, maps.Keys(unseen))
+			slices.Sort(missing)
+			return missing, nil
 		} else if err != nil {
 			return nil, err
 		}

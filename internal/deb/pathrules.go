@@ -83,8 +83,8 @@ func parsePathRules(text string) pathRules {
 	return rules
 }
 
-// excludes tells whether dpkg leaves out the file with this absolute path. For folders and links it is not the whole
-// truth: dpkg keeps some that a later rule may need.
+// excludes tells whether dpkg leaves out the file with this absolute path. For folders and symbolic links it is not the whole
+// truth: see bringsBack.
 func (rules pathRules) excludes(name string) bool {
 	for i := len(rules) - 1; i >= 0; i-- {
 		if fnmatch(rules[i].pattern, name) {
@@ -92,6 +92,21 @@ func (rules pathRules) excludes(name string) bool {
 		}
 	}
 	return false
+}
+
+// bringsBack finds the path-include for whose sake dpkg installs a folder or a symbolic link all the same: one that has this path below the
+// part in front of its first wildcard. That may be more than the rule needs (src/main/filters.c, filter_should_skip).
+func (rules pathRules) bringsBack(name string) (pattern string, found bool) {
+	for _, r := range rules {
+		literal := r.pattern
+		if i := strings.IndexAny(literal, `*?[\`); i >= 0 {
+			literal = literal[:i]
+		}
+		if r.include && strings.HasPrefix(name, strings.TrimRight(literal, "/")) {
+			return r.pattern, true
+		}
+	}
+	return "", false
 }
 
 // fnmatch is fnmatch(3) without flags in the C.UTF-8 locale: "*" and "?" match a slash too. Collating symbols and

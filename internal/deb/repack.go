@@ -24,12 +24,14 @@ import (
 // is, a missing one is not there.
 type RepackReport struct {
 	Problems []FileProblem
+	Excluded []Excluded // what it holds a placeholder of
+	Unlisted int        // how many paths that path-exclude left out have none, because they are too many
 }
 
 // Repack writes a .deb of an installed package as it stands in the root: its fields from the status file, its scripts and
-// lists from info/, its files with owner, mode, time, hard and symbolic links. The same input gives the same bytes. Files
-// that path-exclude left out are not in it. Its md5sums differ from the installed ones only where files do, so that
-// CheckArchive and VerifyFiles can be asked about the package as it is.
+// lists from info/, its files with owner, mode, time, hard and symbolic links. The same input gives the same bytes. Of files
+// that path-exclude left out it has placeholders, see Excluded. Its md5sums differ from the installed ones only where files do,
+// so that CheckArchive and VerifyFiles can be asked about the package as it is.
 //
 // Extended attributes are left out, as dpkg has no place for them (capabilities are set by maintainer scripts). Owners
 // are as seen here: a root inside a user namespace would give the ids from outside. A configuration file is packed with
@@ -77,11 +79,19 @@ func (d *Database) repack(ctx context.Context, p Package, w io.WriteSeeker) (Rep
 	if err != nil {
 		return RepackReport{}, err
 	}
-	err = writeTarMember(w, "data.tar.gz", func(t *tar.Writer) error { return d.packData(ctx, t, p, base) })
+	list, err := d.readList(p, base)
 	if err != nil {
 		return RepackReport{}, err
 	}
-	return RepackReport{problems}, nil
+	report := RepackReport{Problems: problems}
+	if err := d.findExcluded(list, sums, &report); err != nil {
+		return RepackReport{}, err
+	}
+	err = writeTarMember(w, "data.tar.gz", func(t *tar.Writer) error { return d.packData(ctx, t, list) })
+	if err != nil {
+		return RepackReport{}, err
+	}
+	return report, nil
 }
 
 // writeMember writes a member of an ar archive, whose size is known only afterwards.
@@ -240,34 +250,53 @@ func updatedMd5sums(r io.Reader, files []comparison) ([]byte, error) {
 	return text, err
 }
 
-// packData packs what the package's list names, in its order.
-func (d *Database) packData(ctx context.Context, t *tar.Writer, p Package, base string) error {
+// fileList is what a package's list names, in its order.
+type fileList struct {
+	base   string // of the package's files in info/
+	files  []listed
+	folder map[string]bool // what has something below it
+}
+
+type listed struct {
+	name        string // below the root
+	place       string // where it lies: elsewhere, if it is diverted
+	placeholder byte   // tar's type of it; 0 where there is none
+}
+
+func (d *Database) readList(p Package, base string) (*fileList, error) {
 	diversions, err := d.diversions()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	f, _, err := foreign.Open(d.root, path.Join(infoDir, base+".list"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
-	var names []string
-	folders := map[string]bool{} // what has something below it
+	list := &fileList{base: base, folder: map[string]bool{}}
 	err = eachLine(f, func(line string) error {
 		name, err := cleanName(line)
-		names = append(names, name)
-		for dir := path.Dir(name); !folders[dir]; dir = path.Dir(dir) {
-			folders[dir] = true
+		list.files = append(list.files, listed{name: name, place: divert(diversions, name, p.Name)})
+		for dir := path.Dir(name); !list.folder[dir]; dir = path.Dir(dir) {
+			list.folder[dir] = true
 		}
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("%s/%s.list: %w", infoDir, base, err)
+		return nil, fmt.Errorf("%s/%s.list: %w", infoDir, base, err)
 	}
+	return list, nil
+}
+
+func (d *Database) packData(ctx context.Context, t *tar.Writer, list *fileList) error {
 	sofar := &packed{links: map[inode]string{}}
-	for _, name := range names {
-		if err := d.packFile(ctx, t, name, divert(diversions, name, p.Name), folders[name], sofar); err != nil {
-			return fmt.Errorf("/%s: %w", name, err)
+	for _, f := range list.files {
+		err := writePlaceholder(t, f)
+		if f.placeholder == 0 {
+			err = d.packFile(ctx, t, f.name, f.place, list.folder[f.name], sofar)
+		}
+		if err != nil {
+			return fmt.Errorf("/%s: %w", f.name, err)
 		}
 	}
 	return nil
@@ -284,15 +313,8 @@ type packed struct {
 // packFile packs one file, of whatever kind, that lies at place. A package's folder that is a link in the root, such as
 // /lib since /usr was merged, is packed as the folder that the link leads to.
 func (d *Database) packFile(ctx context.Context, t *tar.Writer, name, place string, folder bool, sofar *packed) error {
-	stat := d.root.Lstat
-	if folder {
-		stat = d.root.Stat
-	}
-	info, err := stat(place)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return nil
-	}
-	if err != nil {
+	info, err := d.stat(place, folder)
+	if err != nil || info == nil {
 		return err
 	}
 	switch info.Mode().Type() {
@@ -326,6 +348,19 @@ func (d *Database) packFile(ctx context.Context, t *tar.Writer, name, place stri
 		return errTooLarge
 	}
 	return writeEntry(t, h, contextReader{ctx, f})
+}
+
+// stat gives nil for what is not there. It follows the link in the place of a folder.
+func (d *Database) stat(place string, folder bool) (fs.FileInfo, error) {
+	stat := d.root.Lstat
+	if folder {
+		stat = d.root.Stat
+	}
+	info, err := stat(place)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil
+	}
+	return info, err
 }
 
 func fileHeader(name string, info fs.FileInfo) *tar.Header {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
@@ -155,9 +156,9 @@ func (j *job) change(ctx context.Context, w *work, f *files) error {
 		w.healthy = j.health(ctx, w.Container) == nil
 	}
 	if s, ok := w.step(Install); ok {
-		packages, open, err := w.sources(s.Packages, f)
-		if err == nil && len(packages) > 0 {
-			err = j.install(ctx, w, w.plan.Seen.Packages, packages, open)
+		d, err := w.sources(s.Packages, f)
+		if err == nil && len(d.packages) > 0 {
+			err = j.install(ctx, w, w.plan.Seen.Packages, d)
 		}
 		if err != nil {
 			return err
@@ -174,28 +175,39 @@ func (j *job) change(ctx context.Context, w *work, f *files) error {
 }
 
 // sources are the files that are to be installed: of the patch set, of the baseline, or of what a dead run found.
-func (w *work) sources(names []string, f *files) ([]patchset.Package, deliver, error) {
+func (w *work) sources(names []string, f *files) (delivery, error) {
 	switch {
 	case w.plan.Back:
 		return w.undo.files(w, names)
 	case len(w.plan.Files) > 0:
-		return w.plan.Files, f.open, nil
+		return delivery{packages: w.plan.Files, open: f.open}, nil
 	}
-	packages, open := w.keptFiles(names)
-	return packages, open, nil
+	return w.keptFiles(names), nil
 }
 
 // keptFiles are the named packages of the baseline.
-func (w *work) keptFiles(names []string) ([]patchset.Package, deliver) {
-	kept := map[string]KeptPackage{}
+func (w *work) keptFiles(names []string) delivery {
+	kept, from := map[string]KeptPackage{}, map[string]*os.Root{}
 	var packages []patchset.Package
 	for _, k := range w.seen.Kept.Packages {
 		if slices.Contains(names, k.Name) {
-			kept[k.Name] = k
+			kept[k.Name], from[k.Name] = k, w.kept
 			packages = append(packages, k.file())
 		}
 	}
-	return packages, func(p patchset.Package) (*os.File, error) { return openKept(w.kept, kept[p.Name]) }
+	return keptDelivery(packages, kept, from)
+}
+
+// keptDelivery is of kept packages, each in the folder that it is kept in.
+func keptDelivery(packages []patchset.Package, kept map[string]KeptPackage, from map[string]*os.Root) delivery {
+	d := delivery{
+		packages: packages, excluded: map[string][]deb.Excluded{},
+		open: func(p patchset.Package) (*os.File, error) { return openKept(from[p.Name], kept[p.Name]) },
+	}
+	for _, p := range packages {
+		d.excluded[p.Name] = kept[p.Name].Excluded
+	}
+	return d
 }
 
 // failure turns what went wrong into the row's error. A failed way back is added, never put in place of the cause.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
@@ -33,14 +34,17 @@ type Baseline struct {
 
 // KeptPackage is one repacked package.
 type KeptPackage struct {
-	Name    string            `json:"name"`
-	Version string            `json:"version"`
-	Held    bool              `json:"held"` // apt was told to keep it, before we came
-	File    string            `json:"file"` // in the same folder
-	Size    int64             `json:"size"` // bytes
-	SHA256  string            `json:"sha256"`
-	Control deb.Package       `json:"-"` // from the file, see readContents
-	Sums    map[string]string `json:"-"`
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Held    bool   `json:"held"` // apt was told to keep it, before we came
+	File    string `json:"file"` // in the same folder
+	Size    int64  `json:"size"` // bytes
+	SHA256  string `json:"sha256"`
+	// Excluded are paths of which the file has only placeholders. One that an older version kept has none, and lacks them.
+	Excluded []deb.Excluded    `json:"excluded,omitempty"`
+	Refused  string            `json:"-"` // why dpkg would not take it now
+	Control  deb.Package       `json:"-"` // from the file, see readContents
+	Sums     map[string]string `json:"-"` // of what is to be there
 }
 
 const (
@@ -84,9 +88,32 @@ func (b *Baseline) readContents(root *os.Root) error {
 		if archive.Package.Name != k.Name || archive.Package.Version != k.Version {
 			return fmt.Errorf("the kept %s is %s %s, not %s %s", k.File, archive.Package.Name, archive.Package.Version, k.Name, k.Version)
 		}
-		k.Control, k.Sums = archive.Package, archive.Md5sums
+		k.Control, k.Sums = archive.Package, expected(archive.Md5sums, k.Excluded)
 	}
 	return nil
+}
+
+// findRefused asks whether the container's rules, which may have changed since, let dpkg leave out all of which a file has placeholders.
+func (b *Baseline) findRefused(db *deb.Database) error {
+	for i := range b.Packages {
+		k := &b.Packages[i]
+		link, pattern, err := db.BroughtBack(k.Excluded)
+		if err != nil {
+			return err
+		}
+		if link != "" {
+			k.Refused = fmt.Sprintf("by now its dpkg is configured with path-include %s, so it wants %s of %s, which it left out before", pattern, link, k.Name)
+		}
+	}
+	return nil
+}
+
+// expected takes what was left out from the checksums of a package's files, whatever the rules say by now.
+func expected(sums map[string]string, excluded []deb.Excluded) map[string]string {
+	for _, e := range excluded {
+		delete(sums, strings.TrimPrefix(e.Path, "/"))
+	}
+	return sums
 }
 
 func readIndex(root *os.Root) (*Baseline, error) {
@@ -163,12 +190,16 @@ func keep(ctx context.Context, dir string, s Seen, suffix string, source *os.Roo
 		if !ok {
 			return nil, fmt.Errorf("cannot keep %s: it is gone since the container was looked at", name)
 		}
-		k, altered, err := repack(ctx, root, db, p)
+		k, report, err := repack(ctx, root, db, p)
 		if err != nil {
 			return nil, fmt.Errorf("cannot keep %s: %w", name, err)
 		}
-		for _, f := range altered {
+		for _, f := range report.Problems {
 			warnings = append(warnings, fmt.Sprintf("%s: %s of %s is %s already; it is kept so", s.Name, f.Path, name, f.Kind))
+		}
+		if report.Unlisted > 0 {
+			warnings = append(warnings, fmt.Sprintf("%s: dpkg lists %d paths of %s that path-exclude left out: they are too many, and it will no longer list them when the package is brought back",
+				s.Name, report.Unlisted, name))
 		}
 		b.Packages = append(b.Packages, k)
 	}
@@ -193,11 +224,11 @@ func sweep(root *os.Root, b Baseline) error {
 	return err
 }
 
-func repack(ctx context.Context, root *os.Root, db *deb.Database, p deb.Package) (k KeptPackage, altered []deb.FileProblem, err error) {
+func repack(ctx context.Context, root *os.Root, db *deb.Database, p deb.Package) (k KeptPackage, report deb.RepackReport, err error) {
 	part := p.Name + ".deb.part"
 	file, err := root.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return k, nil, err
+		return k, report, err
 	}
 	defer func() {
 		file.Close()
@@ -205,22 +236,21 @@ func repack(ctx context.Context, root *os.Root, db *deb.Database, p deb.Package)
 			_ = root.Remove(part)
 		}
 	}()
-	report, err := db.Repack(ctx, p, file)
-	if err != nil {
-		return k, nil, err
+	if report, err = db.Repack(ctx, p, file); err != nil {
+		return k, report, err
 	}
 	if err := file.Sync(); err != nil {
-		return k, nil, err
+		return k, report, err
 	}
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return k, nil, err
+		return k, report, err
 	}
-	k = KeptPackage{Name: p.Name, Version: p.Version, Held: p.Status.Want == "hold"}
+	k = KeptPackage{Name: p.Name, Version: p.Version, Held: p.Status.Want == "hold", Excluded: report.Excluded}
 	if err := readBack(file, &k); err != nil {
-		return k, nil, err
+		return k, report, err
 	}
 	k.File = p.Name + "_" + k.SHA256 + ".deb" // never in the place of one that the index names
-	return k, report.Problems, root.Rename(part, k.File)
+	return k, report, root.Rename(part, k.File)
 }
 
 // readBack proves that what lies on the disk is the package, whole, and fills in its size and checksum.
@@ -246,6 +276,9 @@ func writeIndex(root *os.Root, b Baseline) error {
 	data, err := json.MarshalIndent(b, "", "  ")
 	if err != nil {
 		return err
+	}
+	if len(data) >= indexLimit {
+		return fmt.Errorf("cannot write the index of kept packages: it would have %d bytes", len(data))
 	}
 	if err := writeWhole(root, indexName, append(data, '\n')); err != nil {
 		return fmt.Errorf("cannot write the index of kept packages: %w", err)

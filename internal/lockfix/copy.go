@@ -26,13 +26,13 @@ const policyText = "#!/bin/sh\n# nfslock: for the time of an install only\nexit 
 
 // copyIn writes the files where the container's own processes see them: through its root folder in /proc, mounts and tmpfs
 // included, where the engine's copy can land below a tmpfs. Each is then read again from there.
-func (t *target) copyIn(packages []patchset.Package, open deliver) (paths []string, err error) {
+func (t *target) copyIn(d delivery) (paths []string, err error) {
 	if err := t.root.Mkdir(privateDir, 0o700); err != nil {
 		return nil, err
 	}
-	for _, p := range packages {
+	for _, p := range d.packages {
 		name := privateDir + "/" + p.Name + ".deb"
-		if err := t.copyFile(p, name, open); err != nil {
+		if err := t.copyFile(p, name, d); err != nil {
 			return nil, fmt.Errorf("%s: %w", p.File, err)
 		}
 		paths = append(paths, "/"+name)
@@ -40,8 +40,8 @@ func (t *target) copyIn(packages []patchset.Package, open deliver) (paths []stri
 	return paths, nil
 }
 
-func (t *target) copyFile(p patchset.Package, name string, open deliver) error {
-	from, err := open(p)
+func (t *target) copyFile(p patchset.Package, name string, d delivery) error {
+	from, err := d.open(p)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ import (
 )
 
 // world is a host with an engine and containers that have files and a dpkg with rules: it unpacks, writes its database,
-// and refuses damaged files. Faults are asked of it by the number of the call that changes something.
+// refuses damaged files, and leaves documentation out as kolla's images have it. Faults are asked of it by the number of the call that changes something.
 type world struct {
 	t     *testing.T
 	dir   string
@@ -51,6 +51,8 @@ func newWorld(t *testing.T) *world {
 	return &world{t: t, dir: t.TempDir(), boxes: map[string]*box{}}
 }
 
+const footprint = "path-exclude=/usr/share/doc/*\n"
+
 const osRelease = "ID=debian\nVERSION_CODENAME=bookworm\n"
 
 // add makes a container of Debian bookworm with the packages installed.
@@ -60,14 +62,15 @@ func (w *world) add(name string, packages ...testDeb) *box {
 		ID: strings.Repeat("0", 63) + fmt.Sprint(len(w.boxes)), Name: name, Image: "kolla/" + name, State: "running", PID: 1000 + len(w.boxes),
 		StartedAt: time.Unix(1000, 0), Health: []string{"healthcheck"},
 	}}
-	for _, dir := range []string{"etc", "var/lib/dpkg/info", "var/lib/dpkg/updates", "usr/bin", "usr/sbin"} {
+	for _, dir := range []string{"etc/dpkg", "var/lib/dpkg/info", "var/lib/dpkg/updates", "usr/bin", "usr/sbin"} {
 		w.must(os.MkdirAll(filepath.Join(root, dir), 0o755))
 	}
 	w.must(os.WriteFile(filepath.Join(root, "etc/os-release"), []byte(osRelease), 0o644))
 	w.must(os.WriteFile(filepath.Join(root, "var/lib/dpkg/status"), nil, 0o644))
+	w.must(os.WriteFile(filepath.Join(root, "etc/dpkg/dpkg.cfg"), []byte(footprint), 0o644))
 	w.boxes[name] = b
 	for _, p := range append([]testDeb{{name: "dpkg", version: "1.21.22"}}, packages...) {
-		w.must(b.unpack(bytes.NewReader(p.bytes()), "install"))
+		w.must(b.unpack(bytes.NewReader(p.bytes()), nil))
 	}
 	return b
 }
@@ -193,7 +196,7 @@ func (b *box) dpkg(c engine.Command) error {
 		if err != nil {
 			return err
 		}
-		err = b.unpack(file, "install")
+		err = b.unpack(file, c.Args)
 		file.Close()
 		if err != nil {
 			return err
@@ -202,8 +205,20 @@ func (b *box) dpkg(c engine.Command) error {
 	return nil
 }
 
+// leavesOut: by the container's configuration, or by an option.
+func (b *box) leavesOut(path string, args []string) (bool, error) {
+	text, err := os.ReadFile(filepath.Join(b.root, "etc/dpkg/dpkg.cfg"))
+	for line := range strings.Lines(string(text) + strings.ReplaceAll(strings.Join(args, "\n"), "--path-", "path-")) {
+		pattern, exclude := strings.CutPrefix(strings.TrimSpace(line), "path-exclude=")
+		if prefix, below := strings.CutSuffix(pattern, "*"); exclude && (path == pattern || below && strings.HasPrefix(path, prefix)) {
+			return true, err
+		}
+	}
+	return false, err
+}
+
 // unpack installs a .deb of testDeb's or of Repack's making.
-func (b *box) unpack(r io.Reader, want string) error {
+func (b *box) unpack(r io.Reader, args []string) error {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return err
@@ -237,8 +252,14 @@ func (b *box) unpack(r io.Reader, want string) error {
 			case "/md5sums":
 				err = os.WriteFile(filepath.Join(b.root, "var/lib/dpkg/info", name+".md5sums"), text, 0o644)
 			default:
+				var left bool
 				list += strings.TrimSuffix(path, "/") + "\n"
-				if h.Typeflag == tar.TypeReg {
+				left, err = b.leavesOut(path, args)
+				switch {
+				case err != nil || left:
+				case h.Typeflag == tar.TypeLink && h.Linkname == h.Name:
+					err = fmt.Errorf("error creating hard link '%s': No such file or directory", h.Name)
+				case h.Typeflag == tar.TypeReg:
 					err = errors.Join(os.MkdirAll(filepath.Dir(b.root+path), 0o755), os.WriteFile(b.root+path, text, fs.FileMode(h.Mode)))
 				}
 			}
@@ -250,7 +271,7 @@ func (b *box) unpack(r io.Reader, want string) error {
 	if err := os.WriteFile(filepath.Join(b.root, "var/lib/dpkg/info", name+".list"), []byte(list), 0o644); err != nil {
 		return err
 	}
-	stanza := strings.Replace(control, "\n", "\nStatus: "+want+" ok installed\n", 1)
+	stanza := strings.Replace(control, "\n", "\nStatus: install ok installed\n", 1)
 	return b.edit(name, func(string) string { return stanza })
 }
 
@@ -310,7 +331,9 @@ type testDeb struct {
 }
 
 func qemuUtils(version string) testDeb {
-	return testDeb{name: "qemu-utils", version: version, files: map[string]string{"usr/bin/qemu-img": "qemu-img " + version}}
+	return testDeb{name: "qemu-utils", version: version, files: map[string]string{
+		"usr/bin/qemu-img": "qemu-img " + version, "usr/share/doc/qemu-utils/changelog.gz": "changes up to " + version,
+	}}
 }
 
 func (p testDeb) bytes() []byte {

@@ -19,15 +19,19 @@ const (
 	lostPause = time.Second // before it is looked for again
 )
 
-// deliver opens one package's verified file.
-type deliver func(patchset.Package) (*os.File, error)
+// delivery is what dpkg is to install in one call.
+type delivery struct {
+	packages []patchset.Package
+	open     func(patchset.Package) (*os.File, error) // the package's verified file
+	excluded map[string][]deb.Excluded                // by package: what a kept one has only placeholders of
+}
 
 // install brings the packages into the container and proves that they are there, whole. Where the engine or the container
 // went away under it, and both are back, it looks at what is there and tries once more. before is what dpkg had when the
 // plan was made.
-func (j *job) install(ctx context.Context, w *work, before []deb.Package, packages []patchset.Package, open deliver) error {
+func (j *job) install(ctx context.Context, w *work, before []deb.Package, d delivery) error {
 	for tries := 1; ; tries++ {
-		err := j.installOnce(ctx, w, before, packages, open)
+		err := j.installOnce(ctx, w, before, d)
 		if err == nil || ctx.Err() != nil || tries == lostTries {
 			return err
 		}
@@ -41,7 +45,7 @@ func (j *job) install(ctx context.Context, w *work, before []deb.Package, packag
 		if e := w.tidy(ctx); e != nil {
 			return errors.Join(err, fail("install", "cannot try again in %s: %w", w.Name, e))
 		}
-		if w.verify(ctx, before, packages, open) == nil {
+		if w.verify(ctx, before, d) == nil {
 			return nil // dpkg does not end with its client
 		}
 	}
@@ -65,7 +69,7 @@ func (j *job) lostSight(ctx context.Context, w *work, err error) (bool, error) {
 }
 
 // installOnce is one dpkg call for all packages, and what belongs around it.
-func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, packages []patchset.Package, open deliver) (err error) {
+func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, d delivery) (err error) {
 	t := w.target
 	if err := t.awaitDpkg(ctx); err != nil {
 		return fail("copy", "cannot begin in %s: %w", t.Name, err)
@@ -73,7 +77,7 @@ func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, pa
 	if err := j.still(ctx, t); err != nil {
 		return fail("copy", "cannot begin in %s: %w", t.Name, err)
 	}
-	if err := t.unmoved(before, packages); err != nil {
+	if err := t.unmoved(before, d.packages); err != nil {
 		return &stepError{"copy", err}
 	}
 	if err := j.journal.step(t.Name, Install, t.StartedAt); err != nil && !w.onTheWayBack {
@@ -94,7 +98,7 @@ func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, pa
 			j.journal.done(t.Name, Install, t.StartedAt)
 		}
 	}()
-	paths, err := t.copyIn(packages, open)
+	paths, err := t.copyIn(d)
 	if err != nil {
 		return fail("copy", "cannot copy to %s: %w", t.Name, err)
 	}
@@ -103,11 +107,22 @@ func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, pa
 	}
 	faultpoint.Hit("copied " + t.Name)
 	w.begun = true
-	if err := j.dpkg(ctx, t, append([]string{"--force-confdef", "--force-confold", "--install"}, paths...), ""); err != nil {
-		return &stepError{"install", fmt.Errorf("cannot install %s in %s: %w", list(packages), t.Name, err)}
+	if err := j.dpkg(ctx, t, d.command(paths), ""); err != nil {
+		return &stepError{"install", fmt.Errorf("cannot install %s in %s: %w", list(d.packages), t.Name, err)}
 	}
 	faultpoint.Hit("unpacked " + t.Name)
-	return t.verify(ctx, before, packages, open)
+	return t.verify(ctx, before, d)
+}
+
+// command is dpkg's. What was left out of the packages from before is left out again, whatever the container's rules say by now.
+func (d delivery) command(paths []string) []string {
+	args := []string{"--force-confdef", "--force-confold"}
+	for _, p := range d.packages {
+		for _, e := range d.excluded[p.Name] {
+			args = append(args, e.Option())
+		}
+	}
+	return append(append(args, "--install"), paths...)
 }
 
 // still proves that the root that is open is that of the container as it runs now. Through the root of one that was

@@ -157,8 +157,16 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 			return err
 		}
 	}
-	if err := t.readPackages(); err != nil || !see.change {
+	if err := t.readPackages(); err != nil {
 		return err
+	}
+	if s.Kept != nil {
+		if err := s.Kept.findRefused(t.db); err != nil {
+			return err
+		}
+	}
+	if !see.change {
+		return nil
 	}
 	return j.readIn(ctx, t)
 }

@@ -168,6 +168,13 @@ func TestPlan(t *testing.T) {
 			}(), want: "unchanged; forget",
 		},
 		{
+			name: "absent refuses what dpkg would refuse", change: absent, seen: func() Seen {
+				s := bookworm("cinder_api", newUtils)
+				s.Kept = kept("1", withKept(keptUtils, func(k *KeptPackage) { k.Refused = "by now its dpkg wants a link" }))
+				return s
+			}(), want: "failed: cannot restore cinder_api: by now its dpkg wants a link",
+		},
+		{
 			name: "absent refuses packages of another source version", change: absent, seen: func() Seen {
 				s := bookworm("cinder_api", installed("qemu-utils", "1:7.2-8+nfslock1"))
 				s.Kept = kept("0", keptUtils)

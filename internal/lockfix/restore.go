@@ -40,6 +40,13 @@ func (p *ContainerPlan) restore(o Options) {
 			// The distribution's own, newer or from another image: nothing of ours to take back.
 			change.Wanted, reason = have.Version, ""
 		}
+		if reason != "" && k.Refused != "" {
+			p.Failure = &Failure{
+				Step: "plan", Message: fmt.Sprintf("cannot restore %s: %s", s.Name, k.Refused),
+				Hint: "take that line out of the files below /etc/dpkg in the container until the packages are back, or " + s.stockByHand(),
+			}
+			return
+		}
 		if reason != "" {
 			change.After = k.Version
 			p.Reasons[k.Name] = reason

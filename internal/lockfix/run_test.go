@@ -2,6 +2,8 @@ package lockfix
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -55,6 +57,61 @@ func twoContainers(t *testing.T) *world {
 	w.add("nova_libvirt", qemuUtils(stock))
 	w.add("cinder_volume", qemuUtils(stock))
 	return w
+}
+
+// TestWhatWasLeftOutIsNotBroughtBack: the container's rules for documentation change between the patch and the way back.
+func TestWhatWasLeftOutIsNotBroughtBack(t *testing.T) {
+	w := newWorld(t)
+	b := w.add("cinder_volume", qemuUtils(stock))
+	set, f := folder(t, qemuUtils(patched))
+	before := w.snapshot()
+	if _, err := w.run(options(), ansible.Call{}, set, f); err != nil {
+		t.Fatal(err)
+	}
+	rules := filepath.Join(b.root, "etc/dpkg/dpkg.cfg")
+	w.must(os.WriteFile(rules, nil, 0o644))
+	o := options()
+	o.State = Absent
+	if r, err := w.run(o, ansible.Call{}, Set{}, nil); err != nil || statuses(r) != "cinder_volume restored" {
+		t.Fatalf("absent: %v, %+v", err, r)
+	}
+	w.must(os.WriteFile(rules, []byte(footprint), 0o644))
+	if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+		t.Errorf("absent left a difference (-before +after):\n%s", diff)
+	}
+}
+
+// TestBaselineOfAnOlderVersionIsBroughtBack: it has no placeholders, so dpkg's list lacks what was left out.
+func TestBaselineOfAnOlderVersionIsBroughtBack(t *testing.T) {
+	w := newWorld(t)
+	b := w.add("cinder_volume", qemuUtils(stock))
+	set, f := folder(t, qemuUtils(patched))
+	if _, err := w.run(options(), ansible.Call{}, set, f); err != nil {
+		t.Fatal(err)
+	}
+	older := testDeb{name: "qemu-utils", version: stock, files: map[string]string{"usr/bin/qemu-img": "qemu-img " + stock}}.bytes()
+	root, err := os.OpenRoot(w.job().baseline("cinder_volume"))
+	w.must(err)
+	defer root.Close()
+	index, err := readIndex(root)
+	w.must(err)
+	k := &index.Packages[0]
+	if len(k.Excluded) != 1 {
+		t.Fatalf("left out: %v", k.Excluded)
+	}
+	sum := sha256.Sum256(older)
+	k.Excluded, k.SHA256, k.Size = nil, hex.EncodeToString(sum[:]), int64(len(older))
+	w.must(root.WriteFile(k.File, older, 0o600))
+	w.must(writeIndex(root, *index))
+	o := options()
+	o.State = Absent
+	if r, err := w.run(o, ansible.Call{}, Set{}, nil); err != nil || statuses(r) != "cinder_volume restored" {
+		t.Fatalf("absent: %v, %+v", err, r)
+	}
+	list, err := os.ReadFile(filepath.Join(b.root, "var/lib/dpkg/info/qemu-utils.list"))
+	if err != nil || strings.Contains(string(list), "changelog") {
+		t.Errorf("%v: %s", err, list)
+	}
 }
 
 func TestPatchThenUnchangedThenBack(t *testing.T) {

@@ -124,13 +124,13 @@ func (j *job) rollBackOne(ctx context.Context, w *work) error {
 		}
 	}
 	if len(names) > 0 {
-		packages, open, err := w.undo.files(w, names)
+		d, err := w.undo.files(w, names)
 		if err != nil {
 			return err
 		}
 		// dpkg puts the former files back itself where it could not unpack, on a full disk for instance.
-		if w.verify(ctx, w.seen.Packages, packages, open) != nil {
-			if err := j.install(ctx, w, w.seen.Packages, packages, open); err != nil {
+		if w.verify(ctx, w.seen.Packages, d) != nil {
+			if err := j.install(ctx, w, w.seen.Packages, d); err != nil {
 				return err
 			}
 		}
@@ -157,7 +157,7 @@ func (j *job) rollBackOne(ctx context.Context, w *work) error {
 }
 
 // files are the packages as they were, each from the folder beside the journal or from the baseline.
-func (u *undoSet) files(w *work, names []string) ([]patchset.Package, deliver, error) {
+func (u *undoSet) files(w *work, names []string) (delivery, error) {
 	kept := map[string]KeptPackage{}
 	from := map[string]*os.Root{}
 	add := func(b *Baseline, root *os.Root) {
@@ -178,18 +178,18 @@ func (u *undoSet) files(w *work, names []string) ([]patchset.Package, deliver, e
 			continue
 		}
 		if !b.Whole {
-			return nil, nil, fmt.Errorf("%s was not whole before either", b.Name)
+			return delivery{}, fmt.Errorf("%s was not whole before either", b.Name)
 		}
 		k, ok := kept[b.Name]
 		if now, _ := w.seen.find(b.Name); !ok && whole(now) && now.Version == b.Version {
 			continue // a run that died before it kept it did not replace it either
 		}
 		if !ok {
-			return nil, nil, fmt.Errorf("%s %s is not kept on this host", b.Name, b.Version)
+			return delivery{}, fmt.Errorf("%s %s is not kept on this host", b.Name, b.Version)
 		}
 		packages = append(packages, k.file())
 	}
-	return packages, func(p patchset.Package) (*os.File, error) { return openKept(from[p.Name], kept[p.Name]) }, nil
+	return keptDelivery(packages, kept, from), nil
 }
 
 // downError says that a container does not come up by itself.
