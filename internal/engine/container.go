@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strings"
 	"time"
 
@@ -44,6 +45,46 @@ func (e *Engine) Names(ctx context.Context) (map[string]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// Listed is a container as the engine lists it.
+type Listed struct {
+	ID          string
+	Name        string
+	State       string
+	Image       string // the reference it was made from; its id once that names another image
+	ImageID     string
+	Labels      map[string]string
+	HostNetwork bool
+	Mounts      []string // folders in the container where something of the host's, or a volume, is mounted
+}
+
+// List describes every container that exists, running or not, in one call.
+func (e *Engine) List(ctx context.Context) ([]Listed, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list, err := e.api.ContainerList(ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list containers: %w", err)
+	}
+	all := make([]Listed, 0, len(list.Items))
+	for _, c := range list.Items {
+		l := Listed{
+			ID: c.ID, State: string(c.State), Image: c.Image, ImageID: c.ImageID, Labels: c.Labels,
+			HostNetwork: c.HostConfig.NetworkMode == "host",
+		}
+		for _, name := range c.Names {
+			// A legacy link adds names with a second slash: "/other/alias".
+			if name = strings.TrimPrefix(name, "/"); !strings.Contains(name, "/") {
+				l.Name = name
+			}
+		}
+		for _, m := range c.Mounts {
+			l.Mounts = append(l.Mounts, path.Clean(m.Destination))
+		}
+		all = append(all, l)
+	}
+	return all, nil
 }
 
 // Inspect describes the container with that name or id. The error is ErrNotFound where there is none.
