@@ -64,6 +64,26 @@ func ReadMounts(proc string, pid int) ([]MountPoint, error) {
 	return all, nil
 }
 
+// MountID is the number of the mount that a descriptor is on, as MountPoint has it. It has been in fdinfo since Linux 3.15 and is one of
+// the whole host's, in whatever namespace.
+func MountID(fd int) (int, error) {
+	file, err := os.Open(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return 0, fmt.Errorf("cannot tell which mount it is: %w", err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, 64<<10))
+	if err != nil {
+		return 0, fmt.Errorf("cannot tell which mount it is: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			return strconv.Atoi(strings.TrimSpace(value))
+		}
+	}
+	return 0, fmt.Errorf("cannot tell which mount it is: the kernel does not say")
+}
+
 // parseMountInfo reads /proc/PID/mountinfo: the fields before " - " vary in number; behind it are type, source and the filesystem's
 // own options. The kernel separates by one space and writes a space in a name as \040. A source may be empty.
 func parseMountInfo(r io.Reader) ([]MountPoint, error) {

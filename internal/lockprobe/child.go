@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
 )
 
 // ProbeName is what a process that takes locks is called, in place of the module's name. Ansible runs a module by its own name and
@@ -140,7 +142,7 @@ func (c *child) work() error {
 		return err
 	}
 	defer unix.Close(handle)
-	if id, err := mountID(handle); err != nil || id != c.task.MountID {
+	if id, err := host.MountID(handle); err != nil || id != c.task.MountID {
 		return errors.Join(err, errors.New("another filesystem, or a planted link, is at that path than the table of mounts says"))
 	}
 	var st unix.Stat_t

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
 )
 
 // Folders that a container's qemu-img makes its images in. Nothing else is called that.
@@ -108,7 +110,7 @@ func (c *child) openFolder(name string) (fd int, st unix.Stat_t, err error) {
 	if err != nil {
 		return -1, st, err
 	}
-	id, err := mountID(fd)
+	id, err := host.MountID(fd)
 	if err == nil && id != c.task.MountID {
 		err = errors.New("another filesystem is mounted there")
 	}

@@ -56,7 +56,7 @@ func build(t *testing.T, mount, options string, containers ...enginetest.Contain
 		t.Fatal(err)
 	}
 	defer root.Close()
-	id, err := mountID(int(root.Fd()))
+	id, err := host.MountID(int(root.Fd()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func build(t *testing.T, mount, options string, containers ...enginetest.Contain
 	write(fmt.Sprintf("%s/%d/mountinfo", h.proc, firstProcess), line+fmt.Sprintf("%d 1 0:77 / %s %s - nfs4 filer:/a rw,vers=4.2,addr=%s\n", id, mount, options, filer))
 	write(fmt.Sprintf("%s/%d/status", h.proc, firstProcess), "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n")
 	for i := range containers {
-		containers[i].ID, containers[i].PID = fmt.Sprintf("%064x", i+1), firstProcess
+		containers[i].ID, containers[i].PID, containers[i].Labels = fmt.Sprintf("%064x", i+1), firstProcess, map[string]string{"kolla_version": "20.0.0"}
 	}
 	socket := filepath.Join(h.proc, "engine.sock")
 	if h.server, err = enginetest.Listen(socket, enginetest.Engine{Version: "24.0.7", API: "1.43", Containers: containers}); err != nil {

@@ -2,9 +2,6 @@ package lockprobe
 
 import (
 	"fmt"
-	"io"
-	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -41,24 +38,4 @@ func walk(root int, name string) (int, error) {
 		}
 	}
 	return at, nil
-}
-
-// mountID is the number of the mount that a descriptor is on, as in mountinfo. It has been in fdinfo since Linux 3.15 and is one of
-// the whole host's, in whatever namespace.
-func mountID(fd int) (int, error) {
-	file, err := os.Open(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
-	if err != nil {
-		return 0, fmt.Errorf("cannot tell which mount it is: %w", err)
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, 64<<10))
-	if err != nil {
-		return 0, fmt.Errorf("cannot tell which mount it is: %w", err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, "mnt_id:"); ok {
-			return strconv.Atoi(strings.TrimSpace(value))
-		}
-	}
-	return 0, fmt.Errorf("cannot tell which mount it is: the kernel does not say")
 }
