@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 )
 
 // How long a step may take.
@@ -86,7 +87,7 @@ func (m *machine) doContainer(ctx context.Context, step Step, name string) error
 		}
 		return m.engine.Remove(ctx, name)
 	case RemoveVolume:
-		return m.engine.RemoveVolume(ctx, name, label)
+		return m.engine.RemoveVolume(ctx, name, kolla.RPCBindLabel)
 	}
 	return fmt.Errorf("internal error: nothing does %q", step.Verb)
 }

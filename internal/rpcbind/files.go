@@ -173,7 +173,6 @@ var supervisor string
 
 const (
 	supervisorPath = "/usr/local/lib/nfs_rpcbind.py"
-	label          = "nfslock.rpcbind" // its value is the checksum of all else
 	volume         = "nfs_rpcbind"
 	stateFolder    = "/var/lib/nfs" // statd's, on the host and in the container
 )
@@ -199,7 +198,7 @@ func containerSpec(o Options, s Seen) engine.Spec {
 		panic(err) // strings only
 	}
 	digest := sha256.Sum256(text)
-	spec.Labels = map[string]string{label: hex.EncodeToString(digest[:])}
+	spec.Labels = map[string]string{kolla.RPCBindLabel: hex.EncodeToString(digest[:])}
 	return spec
 }
 

@@ -78,13 +78,10 @@ func (m *machine) lookAtUnits(ctx context.Context, o Options, s *Seen) (err erro
 	if name := s.Record.Container; name != "" && name != o.ContainerName {
 		names = append(names, kolla.Unit(name))
 	}
-	for _, name := range kolla.Carriers {
-		names = append(names, kolla.Unit(name))
-	}
 	if s.Units, err = host.Units(ctx, names...); err != nil {
 		return err
 	}
-	s.KollaUnits = slices.ContainsFunc(kolla.Carriers, func(name string) bool { return s.Units[kolla.Unit(name)].Exists() })
+	s.KollaUnits = kollaUnits("/", kolla.Unit(o.ContainerName), kolla.Unit(s.Record.Container))
 	for _, path := range append([]string{bootLink, rpcLink}, dropIns...) {
 		if err := s.readFile(path); err != nil {
 			return err
@@ -92,6 +89,16 @@ func (m *machine) lookAtUnits(ctx context.Context, o Options, s *Seen) (err erro
 	}
 	s.Listeners = listeners("/")
 	return nil
+}
+
+// kollaUnits tells whether systemd owns kolla's containers here: whether any of them has a unit, but for those that this module wrote. The files are asked,
+// as kolla-ansible writes them into this folder, and no list of containers: a host may have none but glance_api.
+func kollaUnits(root string, ours ...string) bool {
+	paths, _ := filepath.Glob(filepath.Join(root, unitFolder, kolla.Unit("*"))) // of a pattern that is right
+	return slices.ContainsFunc(paths, func(path string) bool {
+		info, err := os.Lstat(path)
+		return err == nil && info.Mode().IsRegular() && !slices.Contains(ours, filepath.Base(path)) // a mask is a link
+	})
 }
 
 // Sockets of a socket unit.
@@ -287,13 +294,13 @@ func (m *machine) lookAtWatched(ctx context.Context, s *Seen) error {
 func lookAtOurs(list []engine.Listed, o Options, s *Seen) error {
 	s.unitFiles = append(s.unitFiles, unitFolder+kolla.Unit(o.ContainerName))
 	for _, c := range list {
-		if c.Labels[label] == "" {
+		if c.Labels[kolla.RPCBindLabel] == "" {
 			continue
 		}
 		if s.Ours != nil {
-			return fmt.Errorf("cannot tell which container is the one of this module: %s and %s have its label %s; remove one", s.Ours.Name, c.Name, label)
+			return fmt.Errorf("cannot tell which container is the one of this module: %s and %s have its label %s; remove one", s.Ours.Name, c.Name, kolla.RPCBindLabel)
 		}
-		s.Ours = &OurContainer{ID: c.ID, Name: c.Name, State: c.State, Spec: c.Labels[label]}
+		s.Ours = &OurContainer{ID: c.ID, Name: c.Name, State: c.State, Spec: c.Labels[kolla.RPCBindLabel]}
 		s.unitFiles = append(s.unitFiles, unitFolder+kolla.Unit(c.Name))
 	}
 	return nil

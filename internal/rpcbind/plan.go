@@ -421,7 +421,7 @@ func (p *Plan) inContainer(o Options, s Seen) error {
 	leave := s.Record.onHost(s.Needed)
 	besides := o.Statd && s.Units[statdUnit].Runs() // its own rpcbind may be dead
 	running := s.Ours != nil && (s.Ours.State == "running" || s.Ours.State == "restarting" || s.Ours.State == "paused")
-	fresh := s.Ours == nil || s.Ours.Spec != spec.Labels[label] || besides && running
+	fresh := s.Ours == nil || s.Ours.Spec != spec.Labels[kolla.RPCBindLabel] || besides && running
 	if fresh {
 		p.Steps = append(p.Steps, Step{Verb: TryImage, Names: containerPrograms(o), Text: spec.Image})
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 )
 
 // hostOf is a host with the packages installed and nothing running, to be changed by a test.
@@ -120,6 +121,33 @@ func TestListenIsNotPromisedInVain(t *testing.T) {
 		o.Listen = []string{text}
 		if err := o.check(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestAnyUnitOfKollasTellsThatSystemdOwnsItsContainers, of whichever container; not ours, and not what is masked.
+func TestAnyUnitOfKollasTellsThatSystemdOwnsItsContainers(t *testing.T) {
+	for name, want := range map[string]bool{
+		"kolla-glance_api-container.service": true, "kolla-nova_libvirt-container.service": true,
+		"kolla-nfs_rpcbind-container.service": false, "kolla-nova_libvirt-container.service.d": false, "kolla-masked-container.service": false, "kolla.target": false,
+	} {
+		root := t.TempDir()
+		path := filepath.Join(root, "etc/systemd/system", name)
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		switch {
+		case err != nil:
+		case strings.HasSuffix(name, ".d"):
+			err = os.Mkdir(path, 0o755)
+		case strings.Contains(name, "masked"):
+			err = os.Symlink("/dev/null", path)
+		default:
+			err = os.WriteFile(path, nil, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := kollaUnits(root, kolla.Unit("nfs_rpcbind"), kolla.Unit("")); got != want {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }
@@ -283,7 +311,7 @@ func TestWarnings(t *testing.T) {
 
 // TestOptionsOfTheContainerAreInItsChecksum: what changes it, and what does not.
 func TestOptionsOfTheContainerAreInItsChecksum(t *testing.T) {
-	sum := func(o Options, s Seen) string { return containerSpec(o, s).Labels[label] }
+	sum := func(o Options, s Seen) string { return containerSpec(o, s).Labels[kolla.RPCBindLabel] }
 	s := hostOf(func(*Seen) {})
 	base := sum(options(InContainer), s)
 	for name, other := range map[string]string{

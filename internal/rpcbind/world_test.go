@@ -315,7 +315,7 @@ func (w *toy) do(_ context.Context, step Step) error {
 			return errors.New("the name is in use")
 		}
 		w.volume = true
-		w.box = &OurContainer{ID: "b0", Name: step.Spec.Name, State: "created", Spec: step.Spec.Labels[label]}
+		w.box = &OurContainer{ID: "b0", Name: step.Spec.Name, State: "created", Spec: step.Spec.Labels[kolla.RPCBindLabel]}
 	case StartBox:
 		return w.startBox()
 	case RestartBox:
