@@ -11,6 +11,8 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
 )
 
 // ErrNotFound says that the engine has no such container, or no longer.
@@ -28,6 +30,7 @@ type Container struct {
 	ReadOnly  bool      // its root filesystem is mounted read-only
 	Seccomp   string    // "" for the engine's own profile, "unconfined", or "custom"
 	Health    []string  // the command of its health check, to run in it as its own user; empty if it has none
+	Env       []string  // of its first process, "NAME=value": its image's, and what it was made with
 }
 
 // Names lists every container that exists, running or not: name to id.
@@ -110,6 +113,7 @@ func (e *Engine) Inspect(ctx context.Context, id string) (Container, error) {
 		PID:      in.State.Pid,
 		ReadOnly: in.HostConfig.ReadonlyRootfs,
 		Seccomp:  seccomp(in.HostConfig.SecurityOpt),
+		Env:      in.Config.Env,
 	}
 	c.StartedAt, _ = time.Parse(time.RFC3339Nano, in.State.StartedAt) // zero for one that never ran
 	c.EndedAt, _ = time.Parse(time.RFC3339Nano, in.State.FinishedAt)
@@ -168,8 +172,9 @@ func (e *Engine) Restart(ctx context.Context, id string, grace time.Duration) er
 // OpenRoot opens the container's files as its own processes see them, mounts and tmpfs included. Nothing below it can
 // lead out: os.Root resolves each link inside. The caller closes it.
 //
-// A PID may be reused between the moment the engine named it and the moment its root is opened. So the engine is asked
-// again afterwards: if the same start of the same process is still running, the root is that of this container.
+// A PID may be reused between the moment the engine named it and the moment its root is opened. So afterwards the process has to be one of
+// the container's, by its control group. Where those do not tell, as for a container inside another one, the engine is asked again: if
+// the same start of the same process is still running, the root is that of this container.
 func (e *Engine) OpenRoot(ctx context.Context, c Container) (*os.Root, error) {
 	if c.PID <= 0 {
 		return nil, fmt.Errorf("cannot open the files of %s: it is %s", c.Name, c.State)
@@ -177,6 +182,9 @@ func (e *Engine) OpenRoot(ctx context.Context, c Container) (*os.Root, error) {
 	root, err := os.OpenRoot(fmt.Sprintf("/proc/%d/root", c.PID))
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the files of %s: %w", c.Name, err)
+	}
+	if host.ContainerOf("/proc", c.PID) == c.ID {
+		return root, nil
 	}
 	now, err := e.Inspect(ctx, c.ID)
 	if err == nil && (now.PID != c.PID || !now.StartedAt.Equal(c.StartedAt)) {

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,13 +16,14 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/engine/enginetest"
 )
 
-func TestNamesListsStoppedContainersToo(t *testing.T) {
+func TestListHasStoppedContainersToo(t *testing.T) {
 	e, _ := reach(
 		t, enginetest.Container{ID: "0a", Name: "nova_libvirt"},
 		enginetest.Container{ID: "0b", Name: "cinder_volume", State: "exited"},
 	)
-	got, err := e.Names(t.Context())
-	if diff := cmp.Diff(map[string]string{"nova_libvirt": "0a", "cinder_volume": "0b"}, got); err != nil || diff != "" {
+	got, err := e.List(t.Context())
+	want := []Listed{{ID: "0a", Name: "nova_libvirt", State: "running"}, {ID: "0b", Name: "cinder_volume", State: "exited"}}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("%v, -want +got:\n%s", err, diff)
 	}
 }
@@ -29,14 +33,14 @@ func TestInspectDescribesTheContainer(t *testing.T) {
 	e, _ := reach(
 		t, enginetest.Container{
 			ID: "0a", Name: "nova_libvirt", Image: "kolla/nova-libvirt:2024.1", PID: 4711, StartedAt: started, ReadOnly: true,
-			Health: []string{"CMD-SHELL", "virsh version --daemon"},
+			Health: []string{"CMD-SHELL", "virsh version --daemon"}, Env: []string{"KOLLA_SERVICE_NAME=nova-libvirt"},
 		},
 		enginetest.Container{ID: "0b", Name: "cinder_volume", State: "created"},
 	)
 	for name, want := range map[string]Container{
 		"nova_libvirt": {
 			ID: "0a", Name: "nova_libvirt", Image: "kolla/nova-libvirt:2024.1", State: "running", PID: 4711, StartedAt: started,
-			ReadOnly: true, Health: []string{"/bin/sh", "-c", "virsh version --daemon"},
+			ReadOnly: true, Health: []string{"/bin/sh", "-c", "virsh version --daemon"}, Env: []string{"KOLLA_SERVICE_NAME=nova-libvirt"},
 		},
 		"cinder_volume": {ID: "0b", Name: "cinder_volume", State: "created"},
 	} {
@@ -141,6 +145,72 @@ func TestOpenRootRefusesWhatMayBeAnotherContainersFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Where the kernel says that the process is the container's, the engine need not be asked once more: each question takes as long as all else.
+func TestOpenRootAsksTheEngineOnlyWhereControlGroupsDoNotTell(t *testing.T) {
+	id := strings.Repeat("0123456789abcdef", 4)
+	for _, test := range []struct {
+		name  string
+		group string
+		asked int // times, by Inspect and OpenRoot
+	}{
+		{"the container's own", id, 1},
+		{"another container's", strings.Repeat("f", 64), 2},
+		{"none", "nfslock-test", 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			pid := inGroup(t, test.group)
+			e, server := reach(t, enginetest.Container{ID: id, Name: "nova_libvirt", PID: pid, StartedAt: time.Unix(1700000000, 0).UTC()})
+			c, err := e.Inspect(t.Context(), "nova_libvirt")
+			if err != nil {
+				t.Fatal(err)
+			}
+			root, err := e.OpenRoot(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			root.Close()
+			asked := 0
+			for _, path := range server.Paths() {
+				if strings.Contains(path, "/containers/") {
+					asked++
+				}
+			}
+			if asked != test.asked {
+				t.Errorf("%q", server.Paths())
+			}
+		})
+	}
+}
+
+// inGroup starts a process in a control group of that name, in the first hierarchy in which root may make one: cgroups(7).
+func inGroup(t *testing.T, name string) (pid int) {
+	t.Helper()
+	sleep := exec.Command("sleep", "60")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, hierarchy := range []string{"", "pids", "systemd", "unified"} {
+		group := filepath.Join("/sys/fs/cgroup", hierarchy, name)
+		if os.Mkdir(group, 0o755) != nil {
+			continue
+		}
+		t.Cleanup(func() { _ = os.Remove(group) })
+		procs, err := os.OpenFile(filepath.Join(group, "cgroup.procs"), os.O_WRONLY, 0)
+		if err != nil {
+			continue // no hierarchy, but the folder above
+		}
+		_, err = procs.WriteString(strconv.Itoa(sleep.Process.Pid))
+		procs.Close()
+		if err == nil {
+			t.Cleanup(func() { _, _ = sleep.Process.Kill(), sleep.Wait() })
+			return sleep.Process.Pid
+		}
+	}
+	_, _ = sleep.Process.Kill(), sleep.Wait()
+	t.Skip("needs root, and control groups that can be written")
+	return 0
 }
 
 func TestOpenRootOfAContainerThatDoesNotRunSaysHowItIs(t *testing.T) {

@@ -66,8 +66,8 @@ func TestEnginesOfAllAgesAreSpokenToInAVersionTheyKnow(t *testing.T) {
 			if e.Name != "docker" || e.Version != "18.06.3-ce" {
 				t.Errorf("got %s %s", e.Name, e.Version)
 			}
-			if names, err := e.Names(t.Context()); err != nil || names["nova_compute"] != "0a" {
-				t.Errorf("names: %v, %v", names, err)
+			if list, err := e.List(t.Context()); err != nil || len(list) != 1 || list[0].ID != "0a" {
+				t.Errorf("list: %v, %v", list, err)
 			}
 			if _, err := e.Inspect(t.Context(), "nova_compute"); err != nil {
 				t.Error(err)

@@ -42,6 +42,7 @@ type Container struct {
 	Aliases     []string // of legacy links, "/other/alias"
 	ImageID     string
 	Labels      map[string]string
+	Env         []string
 	NetworkMode string
 	Binds       []string // "/run:/run:shared"
 	RestartMode string
@@ -265,7 +266,7 @@ func (s *Server) on(w http.ResponseWriter, key string, do func(*Container)) {
 
 func (s *Server) inspect(w http.ResponseWriter, key string) {
 	s.on(w, key, func(c *Container) {
-		config := map[string]any{"Image": c.Image}
+		config := map[string]any{"Image": c.Image, "Env": c.Env}
 		if c.Health != nil {
 			config["Healthcheck"] = map[string]any{"Test": c.Health}
 		}
