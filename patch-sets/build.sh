@@ -23,7 +23,8 @@ for variant in "$@"; do
   [ $# = 1 ] || folder=$out-$variant
   mkdir -p "$folder"
   folder=$(realpath "$folder")
-  docker run --rm --name "$container" --user root --network host --entrypoint bash \
+  # The label keeps nfs_lock_fix out of it, should this be a kolla host: its image is kolla's, and has QEMU.
+  docker run --rm --name "$container" --label nfslock.scratch=build --user root --network host --entrypoint bash \
     -v "$here/../roles/qemu_patched_build/files:/recipe:ro" -v "$folder:/patch-set" -v "$(realpath "$work"):/work" "$image" \
     /recipe/build-patch-set.sh --out /patch-set --work /work --variant "$variant" --profile "$profile" --architecture "$architecture" \
     --image "$image" --image-id "$id" "${more[@]}"

@@ -33,23 +33,6 @@ type Container struct {
 	Env       []string  // of its first process, "NAME=value": its image's, and what it was made with
 }
 
-// Names lists every container that exists, running or not: name to id.
-func (e *Engine) Names(ctx context.Context) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	list, err := e.api.ContainerList(ctx, client.ContainerListOptions{All: true})
-	if err != nil {
-		return nil, fmt.Errorf("cannot list containers: %w", err)
-	}
-	names := make(map[string]string, len(list.Items))
-	for _, c := range list.Items {
-		for _, name := range c.Names {
-			names[strings.TrimPrefix(name, "/")] = c.ID
-		}
-	}
-	return names, nil
-}
-
 // Listed is a container as the engine lists it.
 type Listed struct {
 	ID          string

@@ -1,11 +1,17 @@
 // Package kolla knows how kolla-ansible names and runs its containers. It asks no engine.
 package kolla
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
-// Carriers are the containers that can have QEMU packages, in the order in which they are reported. The list and who
-// has what was read in kolla's docker/nova and docker/cinder templates.
-var Carriers = []string{"nova_libvirt", "nova_compute", "cinder_api", "cinder_volume", "cinder_scheduler", "cinder_backup"}
+// first are the names that are reported first, in this order: the guests' containers, then those that serve them images and volumes.
+var first = []string{"nova_libvirt", "nova_compute", "cinder_api", "cinder_volume", "cinder_scheduler", "cinder_backup", "glance_api", "ironic_conductor"}
+
+// Carries is true of the containers that are looked at whether they run or not, and whatever is in them: QEMU is what Nova and Cinder work with, so that
+// one of theirs without it is to be seen, too. Read in kolla's docker/nova and docker/cinder templates.
+func Carries(name string) bool { return slices.Contains(first[:6], name) }
 
 // RunsGuests is true of the container whose programs the instances are: the one to restart when they change.
 func RunsGuests(name string) bool { return name == "nova_libvirt" }
@@ -14,23 +20,13 @@ func RunsGuests(name string) bool { return name == "nova_libvirt" }
 // there). Older releases leave the restart to the engine and have none.
 func Unit(name string) string { return "kolla-" + name + "-container.service" }
 
-// Sort puts names in the order of Carriers, others behind them by name.
+// Sort puts names in the order in which they are reported, those that have no place of their own behind them by name.
 func Sort(names []string) {
 	rank := func(name string) int {
-		if i := slices.Index(Carriers, name); i >= 0 {
+		if i := slices.Index(first, name); i >= 0 {
 			return i
 		}
-		return len(Carriers)
+		return len(first)
 	}
-	slices.SortFunc(names, func(a, b string) int {
-		if d := rank(a) - rank(b); d != 0 {
-			return d
-		}
-		if a < b {
-			return -1
-		} else if a > b {
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(rank(a)-rank(b), cmp.Compare(a, b)) })
 }

@@ -7,11 +7,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestSortPutsCarriersFirstAndOthersByName(t *testing.T) {
+func TestSortPutsTheGuestsContainersFirstAndOthersByName(t *testing.T) {
 	for _, test := range []struct{ in, want []string }{
 		{in: nil, want: nil},
 		{in: []string{"cinder_backup", "nova_compute", "cinder_api", "nova_libvirt"}, want: []string{"nova_libvirt", "nova_compute", "cinder_api", "cinder_backup"}},
-		{in: []string{"zun_compute", "cinder_volume", "glance_api", "nova_libvirt"}, want: []string{"nova_libvirt", "cinder_volume", "glance_api", "zun_compute"}},
+		{in: []string{"zun_compute", "ironic_conductor", "blazar", "cinder_volume", "glance_api", "nova_libvirt"}, want: []string{"nova_libvirt", "cinder_volume", "glance_api", "ironic_conductor", "blazar", "zun_compute"}},
 		{in: []string{"nova_compute", "nova_compute", "nova_libvirt"}, want: []string{"nova_libvirt", "nova_compute", "nova_compute"}},
 	} {
 		got := slices.Clone(test.in)
@@ -33,14 +33,25 @@ func TestUnitIsTheOneOfKollaAnsible(t *testing.T) {
 	}
 }
 
-func TestOneCarrierRunsGuests(t *testing.T) {
+func TestOneContainerRunsGuests(t *testing.T) {
 	var found []string
-	for _, name := range Carriers {
+	for _, name := range first {
 		if RunsGuests(name) {
 			found = append(found, name)
 		}
 	}
 	if diff := cmp.Diff([]string{"nova_libvirt"}, found); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestCarriersThatAreKnownAreNovasAndCindersOnly(t *testing.T) {
+	for name, want := range map[string]bool{
+		"nova_libvirt": true, "nova_compute": true, "cinder_api": true, "cinder_volume": true, "cinder_scheduler": true, "cinder_backup": true,
+		"glance_api": false, "ironic_conductor": false, "nova_ssh": false, "": false,
+	} {
+		if Carries(name) != want {
+			t.Errorf("%s: %v", name, !want)
+		}
 	}
 }

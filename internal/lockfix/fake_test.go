@@ -43,6 +43,7 @@ type world struct {
 type box struct {
 	engine.Container
 	root     string
+	labels   map[string]string
 	unwell   bool // its health test fails
 	unhealed bool // … after the next restart
 }
@@ -58,7 +59,7 @@ const osRelease = "ID=debian\nVERSION_CODENAME=bookworm\n"
 // add makes a container of Debian bookworm with the packages installed.
 func (w *world) add(name string, packages ...testDeb) *box {
 	root := filepath.Join(w.dir, name)
-	b := &box{root: root, Container: engine.Container{
+	b := &box{root: root, labels: map[string]string{"kolla_version": "20.0.0"}, Container: engine.Container{
 		ID: strings.Repeat("0", 63) + fmt.Sprint(len(w.boxes)), Name: name, Image: "kolla/" + name, State: "running", PID: 1000 + len(w.boxes),
 		StartedAt: time.Unix(1000, 0), Health: []string{"healthcheck"},
 	}}
@@ -75,6 +76,12 @@ func (w *world) add(name string, packages ...testDeb) *box {
 	return b
 }
 
+// rpm makes it one of Rocky Linux.
+func (b *box) rpm() {
+	_ = os.WriteFile(filepath.Join(b.root, "etc/os-release"), []byte("ID=rocky\n"), 0o644)
+	_ = os.RemoveAll(filepath.Join(b.root, "var/lib/dpkg"))
+}
+
 func (w *world) must(err error) {
 	w.t.Helper()
 	if err != nil {
@@ -82,15 +89,14 @@ func (w *world) must(err error) {
 	}
 }
 
-func (w *world) Names(context.Context) (map[string]string, error) {
-	names := map[string]string{}
+func (w *world) List(context.Context) (all []engine.Listed, err error) {
 	for name, b := range w.boxes {
-		names[name] = b.ID
+		all = append(all, engine.Listed{ID: b.ID, Name: name, State: b.State, Labels: b.labels})
 	}
 	if w.listed != nil {
 		w.listed()
 	}
-	return names, nil
+	return all, nil
 }
 
 func (w *world) find(id string) (*box, error) {

@@ -10,12 +10,12 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/carriers"
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
@@ -24,9 +24,7 @@ import (
 
 // containers is what the main job asks of an engine.
 type containers interface {
-	Names(ctx context.Context) (map[string]string, error)
-	Inspect(ctx context.Context, id string) (engine.Container, error)
-	OpenRoot(ctx context.Context, c engine.Container) (*os.Root, error)
+	carriers.Engine
 	Exec(ctx context.Context, id string, c engine.Command) (engine.Outcome, error)
 	Restart(ctx context.Context, id string, grace time.Duration) error
 }
@@ -48,35 +46,6 @@ func (t *target) close() {
 	if t.kept != nil {
 		t.kept.Close()
 	}
-}
-
-// choose finds the containers to work in: those the user named, which must exist, or every one that can carry QEMU.
-func choose(o Options, exist map[string]string) ([]string, error) {
-	if len(o.Containers) == 0 {
-		var found []string
-		for _, name := range kolla.Carriers {
-			if _, ok := exist[name]; ok {
-				found = append(found, name)
-			}
-		}
-		return found, nil
-	}
-	chosen := slices.Clone(o.Containers)
-	kolla.Sort(chosen)
-	chosen = slices.Compact(chosen)
-	var absent []string
-	for _, name := range chosen {
-		if _, ok := exist[name]; !ok {
-			absent = append(absent, fmt.Sprintf("%q", name))
-		}
-	}
-	if len(absent) == 1 {
-		return nil, fmt.Errorf("cannot find container %s on this host", absent[0])
-	}
-	if len(absent) > 1 {
-		return nil, fmt.Errorf("cannot find containers %s on this host", strings.Join(absent, ", "))
-	}
-	return chosen, nil
 }
 
 // sight is how a run looks at containers.

@@ -372,9 +372,9 @@ func TestRunThatWaitedLooksForContainersAgain(t *testing.T) {
 	}
 }
 
-func TestDeadRunIsFinishedThoughNoUsualContainerIsLeft(t *testing.T) {
+func TestDeadRunIsFinishedThoughNoContainerOfKollasIsLeft(t *testing.T) {
 	w := newWorld(t)
-	w.add("my_cinder", qemuUtils(stock))
+	w.add("my_cinder", qemuUtils(stock)).labels = nil
 	set, f := folder(t, qemuUtils(patched))
 	w.stopIn("my_cinder: dpkg --force", nil, only("my_cinder"), set, f)
 	r, err := w.run(options(), ansible.Call{}, set, f)

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/carriers"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
@@ -62,11 +63,7 @@ func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
 }
 
 func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f *files, result Result) (Result, error) {
-	exist, err := j.engine.Names(ctx)
-	if err != nil {
-		return result, err
-	}
-	names, err := choose(o, exist)
+	found, err := carriers.Choose(ctx, j.engine, j.dir, o.Containers)
 	if err != nil {
 		return result, err
 	}
@@ -74,8 +71,8 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		return result, err
 	}
 	j.journal = &journal{dir: filepath.Join(j.dir, "journal")}
-	if len(names) == 0 && !j.journal.exists() {
-		result.Msg = nothingHere
+	if len(found.Names) == 0 && !j.journal.exists() {
+		result.Msg, result.Warnings = nothingHere, found.Notes
 		return result, nil
 	}
 	if !call.CheckMode {
@@ -90,10 +87,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		}
 		defer unlock()
 		if waited { // the containers may have been recreated since
-			if exist, err = j.engine.Names(ctx); err == nil {
-				names, err = choose(o, exist)
-			}
-			if err != nil {
+			if found, err = carriers.Choose(ctx, j.engine, j.dir, o.Containers); err != nil {
 				return result, err
 			}
 		}
@@ -105,19 +99,18 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	if err != nil {
 		return result, err
 	}
-	asked := names
-	names, open, notes := withDead(asked, dead, exist)
+	names, open, notes := withDead(found.Names, dead, found.IDs)
 	if dead != nil && len(open) == 0 && !call.CheckMode {
 		if err := j.journal.end(); err != nil {
 			return result, err
 		}
 	}
-	result.Warnings = append(append(result.Warnings, warnings...), notes...)
+	result.Warnings = slices.Concat(result.Warnings, found.Notes, warnings, notes)
 	if len(names) == 0 {
 		result.Msg = nothingHere
 		return result, nil
 	}
-	targets := j.observe(ctx, names, sight{asked, open, o.absent(), !call.CheckMode})
+	targets := j.observe(ctx, names, sight{found.Names, open, o.absent(), !call.CheckMode})
 	defer func() {
 		for _, t := range targets {
 			t.close()

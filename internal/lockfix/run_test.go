@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -439,6 +440,64 @@ func TestHostWithoutKollaIsLeftAlone(t *testing.T) {
 	w := newWorld(t)
 	r, err := w.run(options(), ansible.Call{}, Set{}, &files{})
 	if err != nil || r.Changed || r.Msg == "" {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+// Whatever of kolla's has QEMU is patched and taken back like the six; what has none, is not kolla's or does not run is none of ours.
+func TestCarriersAreFoundByWhatIsInThem(t *testing.T) {
+	w := twoContainers(t)
+	w.add("glance_api", qemuUtils(stock))
+	w.add("magnum", qemuUtils(stock))
+	w.add("keystone")
+	w.add("web", qemuUtils(stock)).labels = nil
+	w.add("ironic_conductor", qemuUtils(stock)).State = "exited"
+	w.add("rocky").rpm()
+	set, f := folder(t, qemuUtils(patched))
+	before := w.snapshot()
+	r, err := w.run(options(), ansible.Call{}, set, f)
+	if want := "nova_libvirt patched, cinder_volume patched, glance_api patched, magnum patched"; err != nil || statuses(r) != want || len(r.Warnings) > 0 {
+		t.Fatalf("%v, %s, %q", err, statuses(r), r.Warnings)
+	}
+	if w.program("glance_api") != patched || w.program("web") != stock || w.program("ironic_conductor") != stock {
+		t.Error("the wrong ones are patched")
+	}
+
+	// What was patched is known from then on, whether it runs or not: it cannot be taken back meanwhile.
+	w.boxes["glance_api"].State = "exited"
+	back := options()
+	back.State = Absent
+	if r, err := w.run(back, ansible.Call{}, Set{}, nil); err == nil || !strings.Contains(err.Error(), "cannot work in glance_api: it is exited") {
+		t.Errorf("%v, %s", err, statuses(r))
+	}
+	w.boxes["glance_api"].State = "running"
+	if r, err := w.run(back, ansible.Call{}, Set{}, nil); err != nil || statuses(r) != "nova_libvirt restored, cinder_volume restored, glance_api restored, magnum restored" {
+		t.Errorf("%v, %s", err, statuses(r))
+	}
+	if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+		t.Errorf("-before +after:\n%s", diff)
+	}
+}
+
+// A container in which it cannot be told is no reason to stop the others, and is said: its QEMU may be left stock.
+func TestAContainerThatCannotBeLookedIntoIsSaid(t *testing.T) {
+	w := twoContainers(t)
+	w.add("glance_api", qemuUtils(stock))
+	w.open = func(name string) error {
+		if name == "glance_api" {
+			return errors.New("it was restarted meanwhile")
+		}
+		return nil
+	}
+	set, f := folder(t, qemuUtils(patched))
+	r, err := w.run(options(), ansible.Call{}, set, f)
+	if want := "[cannot tell whether glance_api has QEMU, so it was left out: it was restarted meanwhile]"; err != nil || fmt.Sprint(r.Warnings) != want || statuses(r) != "nova_libvirt patched, cinder_volume patched" {
+		t.Errorf("%v, %s, %q", err, statuses(r), r.Warnings)
+	}
+	delete(w.boxes, "nova_libvirt")
+	delete(w.boxes, "cinder_volume")
+	r, err = w.run(options(), ansible.Call{}, set, f)
+	if err != nil || r.Msg != nothingHere || len(r.Warnings) != 1 {
 		t.Errorf("%v, %+v", err, r)
 	}
 }

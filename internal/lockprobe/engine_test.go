@@ -1,6 +1,7 @@
 package lockprobe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,12 +23,20 @@ type world struct {
 	gone    bool   // the container is removed while it is looked at
 }
 
-func (w world) Names(ctx context.Context) (map[string]string, error) {
+// List has containers of kolla's, but for those whose names begin with other.
+func (w world) List(ctx context.Context) (all []engine.Listed, err error) {
 	if w.stuck {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	return w.names, w.err
+	for name, id := range w.names {
+		l := engine.Listed{ID: id, Name: name, State: cmp.Or(w.state, "running")}
+		if !strings.HasPrefix(name, "other") {
+			l.Labels = map[string]string{"kolla_version": "20.0.0"}
+		}
+		all = append(all, l)
+	}
+	return all, w.err
 }
 
 func (w world) Inspect(_ context.Context, name string) (engine.Container, error) {
@@ -131,7 +140,7 @@ func TestContainersThatCannotBeLookedAt(t *testing.T) {
 }
 
 func TestAHostThatIsNoKollaHost(t *testing.T) {
-	m, o := with(t, world{names: map[string]string{"web": "aa"}})
+	m, o := with(t, world{names: map[string]string{"other_web": "aa"}})
 	o.Paths = nil
 	r := report(t, m, o)
 	if r.Verdict != OK || !strings.Contains(r.Msg, "no kolla container and no NFS mount") {

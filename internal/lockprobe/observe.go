@@ -16,18 +16,16 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/carriers"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
-	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
 
 // containers is what is asked of an engine.
 type containers interface {
-	Names(ctx context.Context) (map[string]string, error)
-	Inspect(ctx context.Context, id string) (engine.Container, error)
-	OpenRoot(ctx context.Context, c engine.Container) (*os.Root, error)
+	carriers.Engine
 	Exec(ctx context.Context, id string, c engine.Command) (engine.Outcome, error)
 }
 
@@ -56,6 +54,7 @@ type seen struct {
 	otherServers []string // that have taken the lock manager's or the status monitor's place
 	asked        []string // containers
 	engineError  error    // the engine did not say which there are
+	left         []string // sentences: what was not looked at
 }
 
 // view is what one container, or the host, sees.
@@ -80,28 +79,6 @@ func (v *view) close() {
 	if v.root != nil {
 		v.root.Close()
 	}
-}
-
-// choose finds the containers to look at: those the user named, which must exist, or all of kolla's that are of interest.
-func choose(asked []string, exist map[string]string) ([]string, error) {
-	if len(asked) == 0 {
-		var found []string
-		for _, name := range kolla.Carriers {
-			if exist[name] != "" {
-				found = append(found, name)
-			}
-		}
-		return found, nil
-	}
-	chosen := slices.Clone(asked)
-	kolla.Sort(chosen)
-	chosen = slices.Compact(chosen)
-	for _, name := range chosen {
-		if exist[name] == "" {
-			return nil, fmt.Errorf("cannot find container %q on this host", name)
-		}
-	}
-	return chosen, nil
 }
 
 // observe looks at everything at once. What cannot be seen of a container stands in its row; an error is of the whole host.
@@ -133,20 +110,19 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 	group.Go(func() error { return m.lookAtHost(own) })
 	s.views = []*view{own}
 	if m.engine != nil {
-		exist, err := m.list(ctx, o)
-		if err == nil {
-			s.asked, err = choose(o.Containers, exist)
-		} else if len(o.Containers) == 0 {
+		found, err := m.choose(ctx, o)
+		if err != nil && len(o.Containers) == 0 {
 			s.engineError, err = err, nil
 		}
 		if err != nil {
 			return s, errors.Join(err, group.Wait())
 		}
+		s.asked, s.left = found.Names, found.Notes
 		if s.engineError == nil {
 			s.names = map[string]string{}
 			own.row.QEMU = NoQEMU // the host's own is none of kolla's; without an engine it is not known who uses its mounts
 		}
-		for name, id := range exist {
+		for name, id := range found.IDs {
 			s.names[id] = name
 		}
 		for _, name := range s.asked {
@@ -173,10 +149,10 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 	return s, nil
 }
 
-func (m *machine) list(ctx context.Context, o Options) (map[string]string, error) {
+func (m *machine) choose(ctx context.Context, o Options) (carriers.Choice, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.perMount())
 	defer cancel()
-	return m.engine.Names(ctx)
+	return carriers.Choose(ctx, m.engine, m.dir, o.Containers)
 }
 
 // The programs' names as processes.

@@ -69,6 +69,7 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 	if s.engineError != nil {
 		r.Engine.Error = s.engineError.Error()
 	}
+	r.Warnings = append(r.Warnings, s.left...)
 	all := trials(s, o.Paths)
 	m.tryAll(ctx, all, o.perMount())
 	if o.Prove {
@@ -111,7 +112,7 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 	return nil
 }
 
-// order is where a container's rows go: the host first, then as kolla's list has them.
+// order is where a container's rows go: the host first, then as kolla.Sort has them.
 func (s seen) order(name string) int {
 	return slices.IndexFunc(s.views, func(v *view) bool { return v.name == name })
 }

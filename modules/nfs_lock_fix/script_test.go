@@ -34,7 +34,7 @@ func TestProgram(t *testing.T) {
 			other := enginetest.Container{ID: "0a", Name: "registry", PID: 1}
 			for name, containers := range map[string][]enginetest.Container{
 				"empty.sock": {other},
-				"kolla.sock": {other, {ID: "0b", Name: "cinder_volume", Image: "kolla/cinder-volume:2024.1", State: "exited"}},
+				"kolla.sock": {other, {ID: "0b", Name: "cinder_volume", Image: "kolla/cinder-volume:2024.1", State: "exited", Labels: map[string]string{"kolla_version": "18.0.0"}}},
 			} {
 				server, err := enginetest.Listen(filepath.Join(env.WorkDir, name), enginetest.Engine{Version: "20.10.24", API: "1.41", Containers: containers})
 				if err != nil {

@@ -7,8 +7,9 @@ var spec = ansible.Spec{
 		Type: ansible.List,
 		Description: []string{
 			"Names of containers to look at. Each must exist.",
-			"By default every container of kolla's that exists on the host and uses NFS or can carry QEMU.",
-			"These are nova_libvirt, nova_compute, cinder_api, cinder_volume, cinder_scheduler and cinder_backup.",
+			"By default every container of kolla's that has QEMU, running or paused, as glance_api and ironic_conductor beside Nova's and Cinder's.",
+			"A container is kolla's by the label C(kolla_version) or by kolla's variables in its environment, and has QEMU by dpkg's database in it. No other one is touched.",
+			"nova_libvirt, nova_compute, cinder_api, cinder_volume, cinder_scheduler, cinder_backup and what this host keeps packages of are listed in any state.",
 			"The host itself is looked at in any case.",
 		},
 	},

@@ -81,7 +81,7 @@ func (m *matrix) docker(d time.Duration, args ...string) string {
 }
 
 func (m *matrix) run(d time.Duration, image string, options []string, script ...string) string {
-	args := []string{"run", "--label", m.name, "--user", "root", "--network", "none", "--entrypoint", "bash"}
+	args := []string{"run", "--label", m.name, "--label", "nfslock.scratch=matrix", "--user", "root", "--network", "none", "--entrypoint", "bash"}
 	return m.docker(d, append(append(append(args, options...), image), script...)...)
 }
 

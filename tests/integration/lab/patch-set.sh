@@ -9,7 +9,7 @@ variant=${1:-fallback} release=bookworm
 out=${NFSLOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nfslock}/patch-set/$release-$(dpkg --print-architecture)-$variant
 mkdir -p "$out"
 "$here/image.sh" "$release" >&2
-docker run --rm --user root --network host --entrypoint bash \
+docker run --rm --label nfslock.scratch=build --user root --network host --entrypoint bash \
   -v "$here/../../../roles/qemu_patched_build/files:/in:ro" -v "$out:/out" \
   "nfslock-lab/nova-compute:$release" /in/build-patch-set.sh --out /out --variant "$variant" --also qemu-block-extra \
   --image "nfslock-lab/nova-compute:$release" --image-id "$(docker image inspect -f '{{.Id}}' "nfslock-lab/nova-compute:$release")" >&2
