@@ -112,6 +112,6 @@ func (s Seen) stockByHand() string {
 	if len(apt) == 0 {
 		return "nothing in the container is patched: remove /var/lib/nfslock/baseline/" + s.Name
 	}
-	return "recreate the container from its image, or run as root inside it: apt-get install --allow-downgrades --allow-change-held-packages " +
+	return "recreate the container from its image, or run as root inside it: apt-get update && apt-get install --allow-downgrades --allow-change-held-packages " +
 		strings.Join(apt, " ") + " (with +b1, +b2 … behind the version where apt-cache policy shows it)"
 }

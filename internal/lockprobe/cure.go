@@ -7,7 +7,7 @@ import (
 
 // A command names HOST for the host that was looked at: a module does not know what the inventory calls it.
 const (
-	ensureCommand = "ansible HOST -b -m nfslock.kolla.rpcbind_ensure"
+	ensureCommand = "ansible -i INVENTORY HOST -b -m nfslock.kolla.rpcbind_ensure"
 	// run on the server: whether it reaches this host
 	callbackCommand = "rpcinfo -T tcp HOST 100024 && rpcinfo -T tcp HOST 100021"
 	fixCommand      = "ansible-playbook -i INVENTORY -l HOST nfslock.kolla.fix -e nfs_lock_fix_patch_set=FOLDER"
@@ -85,7 +85,7 @@ func (e Evidence) holder() Cure {
 	}
 	for _, h := range e.Holders {
 		if h.Guest != "" {
-			return Cure{Fix: FixHolder, Text: fmt.Sprintf("The lock is right: guest %s runs from this image. Reading beside it works with qemu-img -U; to write, shut the guest down first.", h.Guest), Command: "virsh domstate " + quote(h.Guest)}
+			return Cure{Fix: FixHolder, Text: fmt.Sprintf("The lock is right: guest %s runs from this image. Reading beside it works with qemu-img -U; to write, shut the guest down first.", h.Guest), Command: e.Virsh + " domstate " + quote(h.Guest)}
 		}
 	}
 	return Cure{Fix: FixHolder, Text: fmt.Sprintf("Wait for %s to end, or find out why it does not.", e.Holders[0])}

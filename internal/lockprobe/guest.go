@@ -46,7 +46,7 @@ func (m *machine) startGuests(ctx context.Context, s seen, all []*trial, limit t
 	for _, t := range all {
 		for _, sight := range t.sights {
 			if sight.view == v && !t.attempt.Image && (!sight.named || !t.attempt.Missing) {
-				proofs = append(proofs, &guestProof{proof: proof{trial: t, sight: sight, Proof: Proof{Container: v.name, Path: sight.path}}})
+				proofs = append(proofs, &guestProof{virsh: s.virsh, proof: proof{trial: t, sight: sight, Proof: Proof{Container: v.name, Path: sight.path}}})
 			}
 		}
 	}
@@ -107,7 +107,8 @@ func (m *machine) virsh(ctx context.Context, v *view, limit time.Duration, comma
 type guestProof struct {
 	proof
 	libvirt.Trial
-	left []string // what could not be taken away, and what is to be done about it
+	virsh string   // how a person calls it
+	left  []string // what could not be taken away, and what is to be done about it
 }
 
 func (p *guestProof) make(ctx context.Context, m *machine, kind libvirt.Kind, limit time.Duration) {
@@ -205,7 +206,7 @@ func (p *guestProof) clear(ctx context.Context, m *machine) {
 	if m.runs(p.Name) { // the connection was lost, and libvirt has not noticed yet
 		_, _ = m.virsh(ctx, v, removeLimit, "destroy "+p.UUID)
 		if m.runs(p.Name) {
-			p.left = append(p.left, fmt.Sprintf("the guest %s, which only tried, is still there; a later run ends it, or: docker exec %s virsh destroy %s", p.Name, v.name, p.UUID))
+			p.left = append(p.left, fmt.Sprintf("the guest %s, which only tried, is still there; a later run ends it, or: %s destroy %s", p.Name, p.virsh, p.UUID))
 		}
 	}
 	if err := removeTrial(v.root, p.Name); err != nil {

@@ -103,7 +103,10 @@ func TestImages(t *testing.T) {
 		verdict Verdict
 		says    string // in reason and cure
 	}{
-		{"a guest of this host", Evidence{Probes: Probes{OFD: held}, Holders: []Holder{guest}}, Held, `guest instance-'1, in nova_libvirt).*qemu-img -U.*virsh domstate 'instance-'\''1'`},
+		{
+			"a guest of this host", Evidence{Probes: Probes{OFD: held}, Holders: []Holder{guest}, Virsh: "docker exec nova_libvirt virsh"}, Held,
+			`guest instance-'1, in nova_libvirt).*qemu-img -U.* docker exec nova_libvirt virsh domstate 'instance-'\''1'`,
+		},
 		{"another program", Evidence{Probes: Probes{OFD: held}, Holders: []Holder{{PID: 8, Program: "qemu-img", Container: Host}}}, Held, "qemu-img (process 8).*Wait for"},
 		{"another client, or a dead one", Evidence{Probes: Probes{OFD: held}}, Held, "another client of the store, or one that died.*fence it first"},
 		{"the server does not tell of a shared lock", Evidence{Probes: Probes{OFD: Probe{Result: Granted}}, Holders: []Holder{guest}}, Held, "instance-'1"},
@@ -123,6 +126,17 @@ func TestImages(t *testing.T) {
 		}
 		if j.Verdict != test.verdict {
 			t.Errorf("%s: %s", test.name, j.Verdict)
+		}
+	}
+}
+
+func TestVirshIsCalledWhereTheGuestsAre(t *testing.T) {
+	for want, s := range map[string]seen{
+		"virsh":                          {names: map[string]string{"1": "cinder_volume"}}, // libvirt is the host's own
+		"podman exec nova_libvirt virsh": {names: map[string]string{"1": "cinder_volume", "2": "nova_libvirt"}},
+	} {
+		if got := s.callVirsh("podman"); got != want {
+			t.Errorf("%q, not %q", got, want)
 		}
 	}
 }

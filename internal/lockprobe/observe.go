@@ -55,6 +55,7 @@ type seen struct {
 	asked        []string // containers
 	engineError  error    // the engine did not say which there are
 	left         []string // sentences: what was not looked at
+	virsh        string   // how a person on this host calls it
 }
 
 // view is what one container, or the host, sees.

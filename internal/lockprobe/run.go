@@ -11,6 +11,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
+	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
 
@@ -70,6 +71,7 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 		r.Engine.Error = s.engineError.Error()
 	}
 	r.Warnings = append(r.Warnings, s.left...)
+	s.virsh = s.callVirsh(r.Engine.Name)
 	all := trials(s, o.Paths)
 	m.tryAll(ctx, all, o.perMount())
 	if o.Prove {
@@ -171,6 +173,16 @@ func (s seen) nameOf(id string) string {
 	return id[:min(12, len(id))]
 }
 
+// callVirsh is how a person reaches the libvirt of the guests. A host has no virsh where that is in a container.
+func (s seen) callVirsh(engine string) string {
+	for _, name := range s.names {
+		if kolla.RunsGuests(name) {
+			return engine + " exec " + name + " virsh"
+		}
+	}
+	return "virsh"
+}
+
 // row is what the i-th of those who see a spot is told.
 func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, watched map[string]bool, holders map[fileID][]Holder) Mount {
 	sight := t.sights[i]
@@ -181,7 +193,7 @@ func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, wat
 		NeedsStatd: mount.NeedsStatd(), Nolock: nolock(mount), Image: t.attempt.Image,
 		Probes: t.attempt.Probes, Problem: t.attempt.Problem, Hangs: t.attempt.Hangs, Stuck: t.stuck, As: t.attempt.As,
 		Services: s.answers, Watched: watched[serverOf(mount)], Server: servers[serverOf(mount)], QEMU: sight.view.row.QEMU, Variant: sight.view.row.Variant,
-		Libvirt: sight.view.libvirt,
+		Libvirt: sight.view.libvirt, Virsh: s.virsh,
 	}
 	if e.Server != nil && !t.fails() {
 		e.Server = nil

@@ -75,6 +75,7 @@ type Evidence struct {
 	Inside      bool           // the locks were tried inside, because of the container's own seccomp profile
 	OutsideWell bool           // … and outside they are granted
 	Holders     []Holder
+	Virsh       string // how a person on this host calls it
 }
 
 // Finding of a mount: Verdict, what led to it, and the smallest cure.

@@ -59,10 +59,10 @@ FIXES = {
 COMMANDS = tuple(
     re.compile(pattern)
     for pattern in (
-        r"ansible HOST -b -m nfslock\.kolla\.rpcbind_ensure",
+        r"ansible -i INVENTORY HOST -b -m nfslock\.kolla\.rpcbind_ensure",
         r"rpcinfo -T tcp HOST 100024 && rpcinfo -T tcp HOST 100021",
         r"ansible-playbook -i INVENTORY -l HOST nfslock\.kolla\.fix -e nfs_lock_fix_patch_set=FOLDER",
-        r"virsh domstate '(?:[^'\x00-\x1f\x7f-\x9f]|'\\'')*'",
+        r"(?:(?:docker|podman) exec nova_libvirt )?virsh domstate '(?:[^'\x00-\x1f\x7f-\x9f]|'\\'')*'",
     )
 )
 
@@ -239,7 +239,7 @@ def verdict(row):
 def read_cure(cure, host):
     command = text(cure, "command")
     known = any(pattern.fullmatch(command) for pattern in COMMANDS)
-    if known and not command.startswith("virsh "):
+    if known and "virsh domstate " not in command:  # a guest may be called HOST
         command = re.sub(r"\bHOST\b", lambda _match: shlex.quote(host), command)
     return {**texts(cure, "fix", "text"), "command": command, "command_known": known}
 

@@ -206,7 +206,7 @@ def test_details_say_everything(browser, pages):
     for words in (
         "statd dead",
         "ofd refused (ENOLCK), 0.4 ms",
-        "ansible compute2 -b -m nfslock.kolla.rpcbind_ensure",
+        "ansible -i INVENTORY compute2 -b -m nfslock.kolla.rpcbind_ensure",
         "/etc/kolla/cinder-volume/nfs_shares:1",
         "4711",
         "docker 24.0.7",

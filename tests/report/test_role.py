@@ -179,8 +179,11 @@ def test_verdicts_cures_and_commands_are_those_of_the_program():
     assert len(commands) >= 3
     for command in commands:
         assert any(pattern.fullmatch(command) for pattern in lock_report.COMMANDS), command
-    assert any(pattern.fullmatch("virsh domstate 'it'\\''s'") for pattern in lock_report.COMMANDS)
-    assert not any(pattern.fullmatch("virsh domstate 'a'; rm -rf /'") for pattern in lock_report.COMMANDS)
+    for virsh in ("virsh", "docker exec nova_libvirt virsh", "podman exec nova_libvirt virsh"):
+        command = virsh + " domstate 'HOST it'\\''s'"
+        assert lock_report.read_cure({"command": command}, "compute1") == {"fix": "", "text": "", "command": command, "command_known": True}
+        assert not lock_report.read_cure({"command": virsh + " domstate 'a'; rm -rf /'"}, "compute1")["command_known"]
+    assert not lock_report.read_cure({"command": "docker exec other virsh domstate 'a'"}, "compute1")["command_known"]
 
 
 @pytest.mark.parametrize("count, columns", [(7, 7), (8, 7)])
@@ -199,7 +202,7 @@ def test_a_name_cannot_make_a_command_of_its_own():
     from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_report
 
     report = lock_report.collect(hostvars.without_fix({"a; reboot": hostvars.needs_rpcbind()}))
-    assert report["hosts"][0]["cure"]["command"] == "ansible 'a; reboot' -b -m nfslock.kolla.rpcbind_ensure"
+    assert report["hosts"][0]["cure"]["command"] == "ansible -i INVENTORY 'a; reboot' -b -m nfslock.kolla.rpcbind_ensure"
 
 
 def test_a_host_whose_qemu_does_not_work_is_neither_patched_nor_well():
