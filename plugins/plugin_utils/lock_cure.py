@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import CARRIERS, VERDICTS, flag, natural, row_of, rows_of, text
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import VERDICTS, flag, natural, order_of, row_of, rows_of, text
 
 # Containers in which QEMU runs guests, or Nova makes their disks: what they mount comes and goes with guests.
 FOR_GUESTS = ("nova_libvirt", "nova_compute")
@@ -44,6 +44,15 @@ def looked_at(info):
 def qemu_of(info):
     """What each container's QEMU is: {container: stock, patched, mixed, none or unknown}."""
     return {text(row, "container"): text(row, "qemu") for row in rows_of(info, "packages")}
+
+
+# What an engine takes for a container's name. Another one, which a host could make up, is never handed to a module.
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+def carriers(info):
+    """The containers that nfs_lock_info looked at, in the report's order: it decides which of a host's carry QEMU."""
+    return sorted((name for name in qemu_of(info) if NAME.fullmatch(name)), key=order_of)
 
 
 def both_answer(info):
@@ -166,10 +175,10 @@ def fill_patch(plan, info, whole, patch, given):
     else:
         why = {**kept, **expected, **refused}
     if given:
-        plan["patch"] = [name for name in CARRIERS if name in why]
+        plan["patch"] = [name for name in carriers(info) if name in why]
         plan["patch_why"] = "asked for" if patch == "always" and plan["patch"] else "; ".join(f"{name}: {why[name]}" for name in plan["patch"])
         return
-    for name in CARRIERS:
+    for name in carriers(info):
         if name in expected and name not in refused:  # what is refused has a sentence of its mount
             plan["left"].append(f"{name}: {expected[name]}. Give the patch set with -e nfs_lock_fix_patch_set=FOLDER")
         elif packages.get(name) == "mixed":
@@ -177,9 +186,9 @@ def fill_patch(plan, info, whole, patch, given):
 
 
 def wants_cure(mount):
-    """Whether there is one for it. A store that refuses locks to a container without kolla's QEMU keeps nobody from his work."""
+    """Whether there is one for it. A store that refuses locks to the host itself, which has no QEMU of kolla's, keeps nobody from his work."""
     fix = text(mount, "recommended_fix")
-    return fix not in ("", "none") and (fix != "patch" or text(mount, "container") in CARRIERS)
+    return fix not in ("", "none") and (fix != "patch" or text(mount, "container") != "host")
 
 
 def name_of(mount):

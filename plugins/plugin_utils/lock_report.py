@@ -66,11 +66,10 @@ COMMANDS = tuple(
     )
 )
 
-# Containers that can carry QEMU.
-CARRIERS = ("nova_libvirt", "nova_compute", "cinder_volume", "cinder_backup", "cinder_api", "cinder_scheduler")
-
-# Columns of the matrix, in this order; others follow by name.
-FIRST_COLUMNS = ("host", *CARRIERS)
+# Columns of the matrix, in this order; others follow by name. They are only an order: which containers there are is what the results say.
+FIRST_COLUMNS = (
+    "host", "nova_libvirt", "nova_compute", "cinder_volume", "cinder_backup", "cinder_api", "cinder_scheduler", "glance_api", "ironic_conductor",
+)
 
 
 def collect(results, time=""):
@@ -320,13 +319,15 @@ def order_of(name):
 
 def columns(rows, most=7):
     """The matrix's columns, which are names of containers; more than most of them share the last column, named ""."""
-    counts = {}
+    counts, troubled = {}, set()
     for row in rows:
         for container in row["containers"]:
             counts[container["name"]] = counts.get(container["name"], 0) + 1
+            if container["verdict"] not in ("ok", "none"):
+                troubled.add(container["name"])
     names = sorted(counts, key=order_of)
     if len(names) <= most:
         return names
-    # Those that most hosts have: one host's odd names must not push out everybody's.
-    kept = sorted(names, key=lambda name: (name not in FIRST_COLUMNS, -counts[name], name))[: most - 1]
+    # Of those that are known those with something to tell, then those that most hosts have: one host's odd names must not push out everybody's.
+    kept = sorted(names, key=lambda name: (name not in FIRST_COLUMNS, name in FIRST_COLUMNS and name not in troubled, -counts[name], name))[: most - 1]
     return [name for name in names if name in kept] + [""]

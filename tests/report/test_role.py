@@ -198,6 +198,20 @@ def test_a_matrix_has_at_most_seven_columns(count, columns):
     assert len(report["hosts"][0]["containers"]) == count
 
 
+def test_a_container_with_refused_locks_has_a_column_of_its_own():
+    from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_report
+
+    def one(**verdicts):
+        return {**hostvars.well(), "packages": [], "mounts": [{**hostvars.well()["mounts"][0], "container": name, "verdict": found} for name, found in verdicts.items()]}
+
+    names = [name for name in lock_report.FIRST_COLUMNS if name != "ironic_conductor"]
+    hosts = {f"control{number}": one(**dict.fromkeys(names, "ok"), **{f"odd{number}": "hangs"}) for number in range(3)}
+    hosts["control3"] = one(ironic_conductor="locks_refused")
+    columns = lock_report.collect(hostvars.without_fix(hosts))["columns"]
+    assert len(columns) == 7 and "ironic_conductor" in columns and columns[-1] == ""
+    assert not [name for name in columns if name.startswith("odd")]
+
+
 def test_a_name_cannot_make_a_command_of_its_own():
     from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_report
 

@@ -59,8 +59,19 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
             id="refused by the container's profile: that it is the smaller cure is said",
         ),
         pytest.param(
-            host(nova_compute="stock", cinder_api="none", cinder_volume="unknown", other="stock"), WHOLE, {"patch": "always"},
-            False, ["nova_compute", "cinder_volume"], 0, 0, id="always patched, where QEMU is or may be",
+            host(zun_compute="stock", cinder_api="none", glance_api="stock", cinder_volume="unknown", nova_compute="stock"), WHOLE, {"patch": "always"},
+            False, ["nova_compute", "cinder_volume", "glance_api", "zun_compute"], 0, 0, id="always patched, where QEMU is or may be",
+        ),
+        pytest.param(
+            host(mount("glance_api", "locks_refused"), mount("ironic_conductor", "locks_refused"), ironic_conductor="stock", glance_api="stock", cinder_api="stock"),
+            WHOLE, {}, False, ["glance_api", "ironic_conductor"], 0, 0, id="whatever carries QEMU",
+        ),
+        pytest.param(
+            host(mount("glance_api", "locks_refused"), glance_api="stock"), WHOLE, {"given": False}, False, [], 1, 0, id="and is left without a patch set",
+        ),
+        pytest.param(
+            host(**{"nova_compute": "stock", "{{ 1 }}": "stock", "a b": "stock", "-x": "stock", "": "stock"}), WHOLE, {"patch": "always"},
+            False, ["nova_compute"], 0, 0, id="what is no name of a container goes to no module",
         ),
         pytest.param(host(cinder_volume="unknown"), WHOLE, {}, False, [], 0, 1, id="a container that could not be looked at"),
         pytest.param(host(mount("host", "locks_refused")), WHOLE, {}, False, [], 0, 0, id="the host itself has no QEMU of kolla's"),
