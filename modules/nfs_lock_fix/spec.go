@@ -61,7 +61,8 @@ var spec = ansible.Spec{
 		Description: []string{
 			"Names of containers to work in. Each must exist.",
 			"By default every container of kolla's that has QEMU, running or paused, as glance_api and ironic_conductor beside Nova's and Cinder's.",
-			"A container is kolla's by the label C(kolla_version) or by kolla's variables in its environment, and has QEMU by dpkg's database in it. No other one is touched.",
+			"A container is kolla's by the label C(kolla_version) or by kolla's variables in its environment, and has QEMU by dpkg's database in it.",
+			"No other one is touched.",
 			"nova_libvirt, nova_compute, cinder_api, cinder_volume, cinder_scheduler, cinder_backup and what this host keeps packages of count in any state.",
 			"One of those that does not run cannot be worked in and fails the host; any other that does not run is passed over.",
 		},
