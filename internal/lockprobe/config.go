@@ -38,6 +38,8 @@ type config struct {
 	nova   []setting // [libvirt] nfs_mount_options
 	// Where those options belong if they are not there: sections of Cinder's that have nfs_shares_config, and nova.conf.
 	backends, novas []setting
+	glance          []setting // the folders of its stores
+	fixed           []fixed   // /etc/fstab
 	unread          []Finding
 }
 
@@ -109,6 +111,11 @@ func readConfig(dir string) config {
 		found, err := parseOptions(r, name, func(section, key string) bool { return section == "libvirt" && key == "nfs_mount_options" })
 		c.nova = append(c.nova, found...)
 		c.novas = append(c.novas, setting{file: name, section: "libvirt"})
+		return err
+	})
+	each(glanceFiles, func(r io.Reader, name string) error {
+		found, err := parseOptions(r, name, func(_, key string) bool { return key == "filesystem_store_datadir" || key == "filesystem_store_datadirs" })
+		c.glance = append(c.glance, found...)
 		return err
 	})
 	return c
@@ -319,6 +326,11 @@ func (c config) asksFor(export, vers string) bool {
 	for _, s := range c.shares {
 		if s.export == export {
 			texts = append(texts, s.options)
+		}
+	}
+	for _, f := range c.fixed {
+		if f.export == export {
+			texts = append(texts, f.options)
 		}
 	}
 	return slices.ContainsFunc(texts, func(t string) bool { return readOptions(t).vers == vers })

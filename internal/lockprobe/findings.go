@@ -43,6 +43,9 @@ func (r *Result) find(o Options, s seen, all []*trial) {
 		}
 	}
 	r.Findings = append(r.Findings, s.config.lint()...)
+	for _, m := range s.missingStores() {
+		r.Findings = append(r.Findings, m.finding())
+	}
 	r.Settings = s.config.settings()
 	r.Findings = append(r.Findings, s.config.lintMounts(r.Mounts)...)
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {

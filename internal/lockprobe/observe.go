@@ -35,6 +35,7 @@ type machine struct {
 	caller sunrpc.Caller
 	proc   string // "/proc"
 	dir    string // /var/lib/nfslock
+	fstab  string // "/etc/fstab"
 	try    func(ctx context.Context, root *os.File, device string, t task) attempt
 }
 
@@ -100,6 +101,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 	group.Go(func() error {
 		s.kept, s.keptError = readBaselines(m.dir)
 		s.config = readConfig(o.ConfigDir)
+		s.config.fixed = readFstab(m.fstab)
 		s.volumes = readVolumes(m.proc)
 		return nil
 	})

@@ -226,6 +226,7 @@ const (
 	ClassicVariant  FindingKind = "disable_ofd"       // the classic edit: QEMU's own locking is off
 	NoLockManager   FindingKind = "no_lock_manager"   // the kernel's lock manager is not registered
 	UnseenMount     FindingKind = "unseen_mount"      // the kernel has an NFS filesystem open that nobody here sees
+	UnmountedStore  FindingKind = "unmounted_store"   // an NFS mount of /etc/fstab that Glance's images belong on is not there
 	PathNotFound    FindingKind = "path_not_found"    // a path of the option is nowhere
 	ContainerAbsent FindingKind = "container_stopped" // a container that does not run
 	LeftoverRemoved FindingKind = "leftover_removed"  // a probe file of an earlier run

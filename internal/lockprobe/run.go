@@ -27,7 +27,7 @@ func Run(ctx context.Context, o Options, _ ansible.Call) (Result, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.limit())
 	defer cancel()
-	m := &machine{caller: sunrpc.Client{}, proc: "/proc", dir: stateDir, try: start}
+	m := &machine{caller: sunrpc.Client{}, proc: "/proc", dir: stateDir, fstab: "/etc/fstab", try: start}
 	// An engine that is stuck is not to take the time of the host's own mounts.
 	connecting, done := context.WithTimeout(ctx, o.perMount())
 	e, err := engine.Connect(connecting, o.Engine, o.EngineSocket)
@@ -379,21 +379,25 @@ func (s seen) unmounted() (Verdict, []string, bool) {
 			mounted[m.Source] = true
 		}
 	}
+	var wanted []share
 	for _, share := range s.config.shares {
-		if strings.Contains(share.file, "/config/") || mounted[share.export] || s.config.onlyV4(share) {
-			continue // of the deployment host, for other hosts; or mounted, and judged by its locks
+		if !strings.Contains(share.file, "/config/") && !mounted[share.export] && !s.config.onlyV4(share) {
+			wanted = append(wanted, share) // neither of the deployment host, for other hosts, nor mounted, and judged by its locks
 		}
-		e := Evidence{NeedsStatd: true, Services: s.answers}
-		v := e.service()
-		if v == OK {
-			return OK, nil, false
-		}
-		return v, []string{
-			fmt.Sprintf("%s is configured in %s, line %d, and not mounted", share.export, share.file, share.line),
-			fmt.Sprintf("rpcbind: %s%s", s.answers.RPCBind, inBrackets(s.answers.RPCDetail)), fmt.Sprintf("rpc.statd: %s%s", s.answers.Statd, inBrackets(s.answers.StatdInfo)),
-		}, true
 	}
-	return OK, nil, false
+	for _, store := range s.missingStores() {
+		if readOptions(store.options).mayBeV3() {
+			wanted = append(wanted, store.share)
+		}
+	}
+	v := Evidence{NeedsStatd: true, Services: s.answers}.service()
+	if len(wanted) == 0 || v == OK {
+		return OK, nil, false
+	}
+	return v, []string{
+		fmt.Sprintf("%s is configured in %s, line %d, and not mounted", wanted[0].export, wanted[0].file, wanted[0].line),
+		fmt.Sprintf("rpcbind: %s%s", s.answers.RPCBind, inBrackets(s.answers.RPCDetail)), fmt.Sprintf("rpc.statd: %s%s", s.answers.Statd, inBrackets(s.answers.StatdInfo)),
+	}, true
 }
 
 func (c config) onlyV4(s share) bool {
