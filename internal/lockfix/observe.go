@@ -109,6 +109,11 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 	if err != nil {
 		s.KeptDamage = fmt.Sprintf("the packages from before, in %s, cannot be used: %v", j.baseline(s.Name), err)
 	}
+	if s.stopped() {
+		// An error is about a unit that runs and could not be restarted.
+		runs, err := j.units.runs(ctx, kolla.Unit(s.Name))
+		s.Returns = runs || err != nil
+	}
 	if t.State != "running" {
 		return nil
 	}

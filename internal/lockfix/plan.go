@@ -16,6 +16,7 @@ type Seen struct {
 	Name, ID, Image string
 	State           string // the engine's word: "running"
 	StartedAt       time.Time
+	Returns         bool    // it does not run, and its unit is about to start it
 	Unasked         bool    // it is here only because a dead run began something in it
 	Dead            *Before // what that run found, and what it began
 	Room            Room
@@ -65,6 +66,7 @@ type ContainerPlan struct {
 	Notes   []string           // for the warnings
 	Back    bool               // the steps lead back to what a dead run found
 	Stays   string             // why what a dead run left cannot be worked on now; nobody asked for this container
+	Reason  string             // why it is passed over
 	Failure *Failure           // it cannot be brought to what was asked for
 }
 
@@ -77,6 +79,11 @@ func MakePlan(o Options, set Set, seen []Seen) []ContainerPlan {
 		p.Failure = s.unfit()
 		if s.Unasked && p.Failure != nil {
 			p.Stays, p.Status, p.Failure = p.Failure.Message, Skipped, nil
+			continue
+		}
+		if s.passedOver(o) {
+			p.Status, p.Reason, p.Failure = Skipped, "it is "+s.State, nil
+			p.Notes = []string{fmt.Sprintf("%s is %s: it was passed over and keeps its packages; start it and run again", s.Name, s.State)}
 			continue
 		}
 		switch {
@@ -109,11 +116,29 @@ func (p *ContainerPlan) step(verb Verb) (Step, bool) {
 	return p.Steps[i], true
 }
 
+// stopped: somebody stopped it, or it was never started, and nothing is about to start it.
+func (s Seen) stopped() bool {
+	return (s.State == "exited" || s.State == "created" || s.State == "dead") && !s.Returns
+}
+
+// passedOver: the container was stopped and nobody named it. Not one that a dead run left between two states, and not one from which something of ours
+// is to be taken back: a run that says that it did that must have done it.
+func (s Seen) passedOver(o Options) bool {
+	ours := s.Kept != nil && s.Kept.ID == s.ID || s.KeptDamage != ""
+	owed := s.Dead != nil || o.absent() && ours
+	return s.Failure == nil && s.stopped() && len(o.Containers) == 0 && !owed
+}
+
 // unfit says why a container cannot be worked on at all.
 func (s Seen) unfit() *Failure {
 	switch {
 	case s.Failure != nil:
 		return s.Failure
+	case s.Returns:
+		return &Failure{
+			Step: "observe", Message: fmt.Sprintf("cannot work in %s: it is %s, and its unit is about to start it", s.Name, s.State),
+			Hint: "run again when it runs; if it ends again and again, see its log",
+		}
 	case s.State != "running":
 		return &Failure{
 			Step: "observe", Message: fmt.Sprintf("cannot work in %s: it is %s", s.Name, s.State),

@@ -15,6 +15,11 @@ func installed(name, version string) deb.Package {
 	return deb.Package{Name: name, Version: version, SourceVersion: strings.TrimSuffix(version, "+b3"), Architecture: "amd64", Status: deb.Status{Want: "install", Flag: "ok", State: "installed"}}
 }
 
+func stoppedIn(state string, s Seen) Seen {
+	s.State = state
+	return s
+}
+
 func with(p deb.Package, f func(*deb.Package)) deb.Package {
 	f(&p)
 	return p
@@ -139,6 +144,32 @@ func TestPlan(t *testing.T) {
 				return s
 			}(), want: "failed: cannot change cinder_api: its root filesystem is read-only",
 		},
+		{name: "one that is stopped is passed over", seen: stoppedIn("exited", bookworm("cinder_api")), want: "skipped"},
+		{name: "one that was never started, too", seen: stoppedIn("created", bookworm("cinder_api")), want: "skipped"},
+		{name: "but not where the user names it", change: func(o *Options) { o.Containers = []string{"cinder_api"} }, seen: stoppedIn("exited", bookworm("cinder_api")), want: "failed: cannot work in cinder_api: it is exited"},
+		{
+			name: "nor where its unit starts it again", seen: func() Seen {
+				s := stoppedIn("exited", bookworm("cinder_api"))
+				s.Returns = true
+				return s
+			}(), want: "failed: cannot work in cinder_api: it is exited, and its unit is about to start it",
+		},
+		{name: "one that is paused is none", seen: stoppedIn("paused", bookworm("cinder_api")), want: "failed: cannot work in cinder_api: it is paused"},
+		{name: "absent passes over one that is stopped and has nothing of ours", change: absent, seen: stoppedIn("exited", bookworm("cinder_api")), want: "skipped"},
+		{
+			name: "absent fails for one that is stopped and was patched", change: absent, seen: func() Seen {
+				s := stoppedIn("exited", bookworm("cinder_api"))
+				s.Kept = kept("1", keptUtils)
+				return s
+			}(), want: "failed: cannot work in cinder_api: it is exited",
+		},
+		{
+			name: "not for the predecessor of one that was recreated", change: absent, seen: func() Seen {
+				s := stoppedIn("created", bookworm("cinder_api"))
+				s.Kept = kept("0", keptUtils)
+				return s
+			}(), want: "skipped",
+		},
 		{
 			name: "absent", change: absent, seen: func() Seen {
 				s := bookworm("nova_libvirt", with(newUtils, held))
@@ -249,10 +280,6 @@ func TestPlanAfterADeadRun(t *testing.T) {
 		s.Unasked = true
 		return s
 	}
-	stopped := func(s Seen) Seen {
-		s.State = "exited"
-		return s
-	}
 	other := func(s Seen) Seen {
 		s.Distribution.Release = "trixie"
 		return s
@@ -284,7 +311,8 @@ func TestPlanAfterADeadRun(t *testing.T) {
 			name: "after a restart with the new packages it is restarted with the old", seen: unasked(seen("nova_libvirt", done, Before{Packages: []BeforePackage{before}, Begun: []Verb{Install, Restart}})),
 			want: "rolled_back; install qemu-utils; unhold qemu-utils; restart",
 		},
-		{name: "one that nobody asks for and that is stopped is left", seen: stopped(unasked(seen("cinder_api", half, installing))), want: "skipped"},
+		{name: "one that nobody asks for and that is stopped is left", seen: stoppedIn("exited", unasked(seen("cinder_api", half, installing))), want: "skipped"},
+		{name: "one that is asked for and that is stopped is not passed over: it is between two states", seen: stoppedIn("exited", seen("cinder_api", half, installing)), want: "failed: cannot work in cinder_api: it is exited"},
 		{name: "one that is asked for and cannot be patched is taken back", seen: other(seen("cinder_api", half, installing)), want: "failed: cannot patch cinder_api: the patch set has nothing for debian trixie amd64; it has packages for debian bookworm amd64; install qemu-utils"},
 		{name: "a restart is owed", seen: seen("nova_libvirt", done, owed(start)), want: "unchanged; restart"},
 		{name: "unless it was started since", seen: seen("nova_libvirt", done, owed(start.Add(-time.Second))), want: "unchanged"},

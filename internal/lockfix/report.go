@@ -1,6 +1,7 @@
 package lockfix
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func (w *work) row(check bool, baseline string) Row {
 	row := Row{
 		Name: s.Name, ID: s.ID, Image: s.Image, Architecture: s.Architecture,
 		Distribution: strings.TrimSpace(s.Distribution.ID + " " + s.Distribution.Release),
-		Status:       w.plan.Status, Packages: append([]Change{}, w.plan.Changes...), StaleQEMU: []Stale{}, Restarted: w.restarted,
+		Status:       w.plan.Status, Reason: w.plan.reason(), Packages: append([]Change{}, w.plan.Changes...), StaleQEMU: []Stale{}, Restarted: w.restarted,
 		Error: w.plan.Failure,
 	}
 	if check {
@@ -68,6 +69,17 @@ func (w *work) row(check bool, baseline string) Row {
 		row.Packages[i].After = describe(have)
 	}
 	return row
+}
+
+// reason is for rows that are skipped.
+func (p *ContainerPlan) reason() string {
+	switch {
+	case p.Status != Skipped:
+		return ""
+	case p.Stays != "":
+		return p.Stays
+	}
+	return cmp.Or(p.Reason, "it has none of the packages")
 }
 
 func summary(rows []Row, check bool) string {

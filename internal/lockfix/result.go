@@ -36,6 +36,7 @@ type Row struct {
 	Distribution string   `json:"distribution"` // "debian bookworm"
 	Architecture string   `json:"architecture"` // dpkg's word: "amd64"
 	Status       Status   `json:"status"`
+	Reason       string   `json:"reason,omitempty"` // why it was passed over
 	Packages     []Change `json:"packages"`
 	Restarted    bool     `json:"restarted"`
 	StaleQEMU    []Stale  `json:"stale_qemu"`
@@ -50,7 +51,7 @@ const (
 	Patched    Status = "patched"
 	Unchanged  Status = "unchanged"
 	Restored   Status = "restored"
-	Skipped    Status = "skipped" // it has none of the packages
+	Skipped    Status = "skipped" // it has none of the packages, or does not run and nobody named it
 	RolledBack Status = "rolled_back"
 	Failed     Status = "failed"
 )

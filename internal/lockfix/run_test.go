@@ -413,6 +413,57 @@ func TestUnhealthyBeforeIsNoFailureAfter(t *testing.T) {
 	}
 }
 
+// Somebody stopped a container: that keeps no other from being patched, and is said.
+func TestAStoppedContainerDoesNotStopTheHost(t *testing.T) {
+	w := twoContainers(t)
+	b := w.boxes["cinder_volume"]
+	b.State, b.EndedAt = "exited", time.Now().Add(-time.Minute)
+	set, f := folder(t, qemuUtils(patched))
+	const warning = "cinder_volume is exited: it was passed over and keeps its packages; start it and run again"
+	for _, check := range []bool{true, false} {
+		r, err := w.run(options(), ansible.Call{CheckMode: check}, set, f)
+		if err != nil || statuses(r) != "nova_libvirt patched, cinder_volume skipped" || fmt.Sprint(r.Warnings) != "["+warning+"]" || r.Containers[1].Reason != "it is exited" {
+			t.Fatalf("check mode %v: %v, %+v", check, err, r)
+		}
+	}
+	if w.program("nova_libvirt") != patched {
+		t.Error("nova_libvirt is not patched")
+	}
+	// It is patched when it runs again, and then missed when it is to be taken back and does not.
+	b.State = "running"
+	if r, err := w.run(options(), ansible.Call{}, set, f); err != nil || statuses(r) != "nova_libvirt unchanged, cinder_volume patched" {
+		t.Fatalf("%v, %+v", err, r)
+	}
+	b.State = "exited"
+	o := options()
+	o.State = Absent
+	if r, err := w.run(o, ansible.Call{}, Set{}, nil); err == nil || statuses(r) != "nova_libvirt unchanged, cinder_volume failed" {
+		t.Errorf("%v, %+v", err, r)
+	}
+	// Whoever names it wants it.
+	o = options()
+	o.Containers = []string{"cinder_volume"}
+	if r, err := w.run(o, ansible.Call{}, set, f); err == nil || statuses(r) != "cinder_volume failed" {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+// One that its unit starts again within seconds is not meant to be stopped.
+func TestAContainerThatComesBackIsNotPassedOver(t *testing.T) {
+	w := twoContainers(t)
+	b := w.boxes["cinder_volume"]
+	b.State, b.EndedAt = "exited", time.Now().Add(-10*time.Second)
+	set, f := folder(t, qemuUtils(patched))
+	j := w.job()
+	j.units.runs = func(_ context.Context, unit string) (bool, error) {
+		return unit == "kolla-cinder_volume-container.service", nil
+	}
+	r, err := j.run(t.Context(), options(), ansible.Call{}, set, f, Result{})
+	if err == nil || !strings.Contains(err.Error(), "it is exited, and its unit is about to start it") || statuses(r) != "nova_libvirt unchanged, cinder_volume failed" {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
 func TestPausedContainerStopsTheHostBeforeAnythingIsCopied(t *testing.T) {
 	w := twoContainers(t)
 	set, f := folder(t, qemuUtils(patched))

@@ -104,7 +104,9 @@ func TestImages(t *testing.T) {
 		says    string // in reason and cure
 	}{
 		{
-			"a guest of this host", Evidence{Probes: Probes{OFD: held}, Holders: []Holder{guest}, Virsh: "docker exec nova_libvirt virsh"}, Held,
+			"a guest of this host",
+			Evidence{Probes: Probes{OFD: held}, Holders: []Holder{guest}, Virsh: "docker exec nova_libvirt virsh"},
+			Held,
 			`guest instance-'1, in nova_libvirt).*qemu-img -U.* docker exec nova_libvirt virsh domstate 'instance-'\''1'`,
 		},
 		{"another program", Evidence{Probes: Probes{OFD: held}, Holders: []Holder{{PID: 8, Program: "qemu-img", Container: Host}}}, Held, "qemu-img (process 8).*Wait for"},

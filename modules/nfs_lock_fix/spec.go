@@ -64,7 +64,7 @@ var spec = ansible.Spec{
 			"A container is kolla's by the label C(kolla_version) or by kolla's variables in its environment, and has QEMU by dpkg's database in it.",
 			"No other one is touched.",
 			"nova_libvirt, nova_compute, cinder_api, cinder_volume, cinder_scheduler, cinder_backup and what this host keeps packages of count in any state.",
-			"One of those that does not run cannot be worked in and fails the host; any other that does not run is passed over.",
+			"One of those that was stopped is passed over with a warning. A container that is named must run.",
 		},
 	},
 	"engine": {
