@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import VERDICTS, read_host, worse
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import VERDICTS, lost, read_host, worse
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report_text import visible
 
 VOLATILE = re.compile(r"(?m)^nfs_lock_\w*(?:timestamp|duration)_seconds.*\n")
@@ -58,8 +58,18 @@ def metrics(host, result, time):
             for packet in packages["installed"]
         ],
     )
+    guests = {}
+    for mount in row["mounts"]:
+        key, starts = (mount["container"], mount["path"], mount["source"]), mount["guests"]["start"]
+        if starts in ("yes", "no"):
+            guests[key] = guests.get(key, True) and starts == "yes"
+    text.family(
+        "nfs_lock_guest_can_start",
+        "Whether a guest can start from a mount, as far as its locks tell.",
+        [({"container": container, "mount": path, "source": source}, starts) for (container, path, source), starts in guests.items()],
+    )
     text.family("nfs_lock_stale_guests", "Running guests whose QEMU was replaced since they were started.", [({}, len(row["stale_guests"]))])
-    text.family("nfs_lock_drifted_containers", "Containers that are not as nfs_lock_fix left them.", [({}, len({d["container"] for d in row["drift"]}))])
+    text.family("nfs_lock_drifted_containers", "Containers that were patched and are stock again.", [({}, len({drift["container"] for drift in lost(row)}))])
     text.family("nfs_lock_stuck_probes", "Processes of earlier runs that still hang in a mount.", [({}, len(row["stuck_probes"]))])
     kinds = [finding["kind"] for finding in row["findings"]]
     text.family("nfs_lock_findings", "Findings by kind.", [({"kind": kind}, kinds.count(kind)) for kind in sorted(set(kinds))])

@@ -39,6 +39,9 @@ STATUSES = {
     "nfsv4": "needs NFSv4",
     "server": "server or network",
     "patch": "needs the patch",
+    "libvirt": "needs a libvirt setting",
+    "drift": "lost the patch",
+    "stale": "stale guests",
     "holder": "lock is held",
     "look": "unclear",
     "patched": "patched",
@@ -51,8 +54,23 @@ FIXES = {
     "nfsv4": "nfsv4",
     "server": "server",
     "patch": "patch",
+    "libvirt": "libvirt",
     "holder": "holder",
     "look": "look",
+}
+
+# Drift with which a container has lost the patch. Of the other kind, gone, nothing is left to patch.
+LOST = ("recreated", "lost", "superseded")
+
+# What helps where locks themselves need no cure.
+CURES = {
+    "drift": {
+        "fix": "drift",
+        "text": "Run the fix again, with a patch set that is built from the versions in these containers. "
+        "Where the patch is not wanted any more, nfslock.kolla.rollback has it forgotten.",
+        "command": "ansible-playbook -i INVENTORY -l HOST nfslock.kolla.fix -e nfs_lock_fix_patch_set=FOLDER",
+    },
+    "stale": {"fix": "stale", "text": "Hard reboot these guests or live-migrate them: until then they go on with the QEMU from before.", "command": ""},
 }
 
 # The commands that nfs_lock_info gives as cures. A host that was taken over could hand the operator any other one to copy.
@@ -167,6 +185,7 @@ def read_host(name, info, fix):
     fixed = read_fix(copy.value(fix)) if isinstance(fix, Mapping) and fix else None
     packages = [read_packages(row) for row in rows_of(result, "packages")]
     mounts = [read_mount(row, name) for row in rows_of(result, "mounts")]
+    drift = [texts(row, "container", "kind", "was", "is", "message") for row in rows_of(result, "drift")]
     row = {
         "host": name,
         "status": "",
@@ -174,20 +193,24 @@ def read_host(name, info, fix):
         "reason": text(result, "reason"),
         "evidence": texts_of(result, "evidence"),
         "cure": read_cure(row_of(result, "cure"), name),
-        "containers": containers(mounts, packages),
+        "containers": containers(mounts, packages, drift),
         "mounts": mounts,
         "packages": packages,
         "stale_guests": [
             {"pid": number(guest, "pid"), "guest": text(guest, "guest"), "locks": number(guest, "locks"), "advice": text(guest, "advice")}
             for guest in rows_of(result, "stale_guests")
         ],
-        "drift": [texts(drift, "container", "kind", "was", "is", "message") for drift in rows_of(result, "drift")],
+        "drift": drift,
         "findings": [
             {**texts(finding, "kind", "message", "file"), "line": number(finding, "line")} for finding in rows_of(result, "findings")
         ],
         "proofs": [
             {**texts(proof, "container", "path", "result", "step", "detail"), "unlocked": flag(proof, "unlocked")} for proof in rows_of(result, "proofs")
         ],
+        "guest_proofs": [
+            {**texts(proof, "container", "path", "result", "detail"), "unlocked": flag(proof, "unlocked")} for proof in rows_of(result, "guest_proofs")
+        ],
+        "libvirt": read_libvirt(row_of(result, "libvirt")),
         "services": {service: read_service(row_of(result, service)) for service in ("rpcbind", "statd") if service in result},
         "stuck_probes": [{"pid": number(left, "pid"), "device": text(left, "device")} for left in rows_of(result, "stuck_probes")],
         "engine": texts(row_of(result, "engine"), "name", "version", "error"),
@@ -199,10 +222,22 @@ def read_host(name, info, fix):
     if row["status"] in ("unreachable", "failed"):
         failure = text(result, "msg")
         if not flag(result, "failed") and not flag(result, "unreachable"):
-            failure = "the fix failed: " + fixed["msg"] if fixed and fixed["failed"] else "qemu-img does not work"
+            wrong = "qemu-img does not work" if failing(row["proofs"]) else "guests do not start"
+            failure = "the fix failed: " + fixed["msg"] if fixed and fixed["failed"] else wrong
         row["reason"] = failure or "no reason was given"
     elif row["status"] == "no_result":
         row["reason"] = "there is no result of this host: it was not asked, or could not be reached before"
+    elif row["status"] == "libvirt":
+        refusing = without_guests(row)
+        if refusing:
+            row["reason"] = "; ".join(f"no guest starts from {mount['source']}: {', '.join(mount['guests']['missing'])}" for mount in refusing)
+            row["cure"] = refusing[0]["cure"]
+    elif row["status"] == "drift":
+        row["reason"] = f"{', '.join(sorted({drift['container'] for drift in lost(row)}))}: patched before, and stock again"
+    elif row["status"] == "stale":
+        row["reason"] = f"guests that run a QEMU from before it was replaced: {len(row['stale_guests'])}"
+    if row["status"] in CURES:
+        row["cure"] = read_cure(CURES[row["status"]], name)
     return row
 
 
@@ -216,18 +251,36 @@ def host_status(row, result, known):
     if flag(result, "skipped") or not text(result, "verdict"):
         return "no_result"
     status = FIXES.get(row["cure"]["fix"])
+    if status not in (None, "holder", "look"):
+        return status
+    if without_guests(row):
+        return "libvirt"
+    if failing(row["proofs"]) or failing(row["guest_proofs"]):
+        return "failed"
+    if lost(row):
+        return "drift"
+    if row["stale_guests"]:
+        return "stale"
     if status:
         return status
-    if failing_proofs(row):
-        return "failed"
     if row["verdict"] not in ("ok", "locks_refused", "ofd_unsupported"):
         return "look"  # a bad verdict without a cure is not from our module
     return "patched" if any(packet["qemu"] == "patched" for packet in row["packages"]) else "ok"
 
 
-def failing_proofs(row):
-    """Where the container's own qemu-img did not work, though what is known of locks may be well."""
-    return [proof for proof in row["proofs"] if proof["result"] in ("fails", "hangs")]
+def failing(proofs):
+    """Where QEMU did not work, though what is known of locks may be well."""
+    return [proof for proof in proofs if proof["result"] in ("fails", "hangs")]
+
+
+def without_guests(row):
+    """Mounts from which libvirt alone lets no guest start, whatever verdict their locks have."""
+    return [mount for mount in row["mounts"] if mount["cure"]["fix"] == "libvirt"]
+
+
+def lost(row):
+    """Of what drifted, what has lost the patch."""
+    return [drift for drift in row["drift"] if drift["kind"] in LOST]
 
 
 def verdict(row):
@@ -256,6 +309,7 @@ def read_mount(row, host):
             if row_of(probes, kind)
         },
         "cure": read_cure(row_of(row, "cure"), host),
+        "guests": {"start": text(row_of(row, "guests"), "start"), "missing": texts_of(row_of(row, "guests"), "missing")},
         "holders": [
             {"pid": number(holder, "pid"), **texts(holder, "program", "guest", "container", "kind", "bytes")}
             for holder in rows_of(row, "holders")
@@ -266,10 +320,23 @@ def read_mount(row, host):
 def read_packages(row):
     return {
         **texts(row, "container", "id", "image", "state", "distribution", "qemu", "variant", "seccomp", "error"),
+        "stock_emulators": texts_of(row, "stock_emulators"),
         "installed": [
             {**texts(packet, "name", "version"), "patched": flag(packet, "patched"), "held": flag(packet, "held")}
             for packet in rows_of(row, "installed")
         ],
+    }
+
+
+def read_libvirt(row):
+    locks = row_of(row, "locks")
+    return {
+        **texts(row, "container", "detail"),
+        "healthy": flag(row, "healthy"),
+        "locks": {
+            **texts(locks, "container", "version", "file", "lock_manager", "detail"),
+            **{key: flag(locks, key) for key in ("remember_owner", "dynamic_ownership", "own_locks")},
+        },
     }
 
 
@@ -294,17 +361,21 @@ def read_fix(result):
     }
 
 
-def containers(mounts, packages):
+def containers(mounts, packages, drift):
     """One row for each container of a host, with the worst verdict of its mounts; "none" without a mount."""
     found = {}
+
+    def row_for(name, qemu="", variant=""):
+        gone = any(row["container"] == name and row["kind"] in LOST for row in drift)
+        return found.setdefault(name, {"name": name, "verdict": "none", "mounts": 0, "qemu": qemu, "variant": variant, "lost": gone, "no_guest_starts": False})
+
     for packet in packages:
-        found[packet["container"]] = {"name": packet["container"], "verdict": "none", "mounts": 0, "qemu": packet["qemu"], "variant": packet["variant"]}
+        row_for(packet["container"], packet["qemu"], packet["variant"])
     for mount in mounts:
-        row = found.setdefault(
-            mount["container"], {"name": mount["container"], "verdict": "none", "mounts": 0, "qemu": "", "variant": ""}
-        )
+        row = row_for(mount["container"])
         row["mounts"] += 1
         row["verdict"] = worse(row["verdict"], mount["verdict"])
+        row["no_guest_starts"] |= mount["guests"]["start"] == "no"
     return sorted(found.values(), key=lambda row: order_of(row["name"]))
 
 
@@ -323,7 +394,7 @@ def columns(rows, most=7):
     for row in rows:
         for container in row["containers"]:
             counts[container["name"]] = counts.get(container["name"], 0) + 1
-            if container["verdict"] not in ("ok", "none"):
+            if container["verdict"] not in ("ok", "none") or container["lost"]:
                 troubled.add(container["name"])
     names = sorted(counts, key=order_of)
     if len(names) <= most:

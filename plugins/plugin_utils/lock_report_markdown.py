@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import QUIET, STATUSES, failing_proofs
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import QUIET, STATUSES, failing
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report_text import visible
 
 
@@ -50,8 +50,13 @@ def section(host):
         if mount["verdict"] != "ok":
             where = f"{code(mount['source'])} at {code(mount['path'])} in {code(mount['container'])}"
             lines.append(f"- {where}: {prose(mount['verdict'])}: {prose(mount['reason'])}")
-    for row in failing_proofs(host):
+        if mount["guests"]["start"] == "no" and host["status"] != "libvirt":  # where it is the reason
+            where = f"{code(mount['source'])} at {code(mount['path'])} in {code(mount['container'])}"
+            lines.append(f"- no guest starts from {where}: {prose('; '.join(mount['guests']['missing']))}")
+    for row in failing(host["proofs"]):
         lines.append(f"- qemu-img {prose(row['step'])} {prose(row['result'])} at {code(row['path'])} in {code(row['container'])}: {prose(row['detail'])}")
+    for row in failing(host["guest_proofs"]):
+        lines.append(f"- a guest {'hangs' if row['result'] == 'hangs' else 'does not start'} at {code(row['path'])} in {code(row['container'])}: {prose(row['detail'])}")
     for guest in host["stale_guests"]:
         lines.append(f"- guest {code(guest['guest'])} (process {guest['pid']}) runs a replaced QEMU: {prose(guest['advice'])}")
     for drift in host["drift"]:

@@ -17,7 +17,7 @@ SHAPES = {"bad": "▲", "warn": "◆", "away": "✕", "good": "●", "none": "�
 TONES = {
     **dict.fromkeys((*VERDICTS, *STATUSES), "bad"),
     **dict.fromkeys(("unreachable", "failed", "no_result"), "away"),
-    **dict.fromkeys(("held", "holder", "unknown", "look", "nolock_mount"), "warn"),
+    **dict.fromkeys(("drift", "stale", "held", "holder", "unknown", "look", "nolock_mount"), "warn"),
     **dict.fromkeys(("ok", "patched"), "good"),
     "none": "none",
 }
@@ -56,7 +56,9 @@ def matrix(report):
 
 
 def tone(cell):
-    """Refused locks are no emergency where QEMU was patched for that, and still no protection."""
+    """Refused locks are no emergency where QEMU was patched for that, and still no protection; but where no guest starts, QEMU is not all."""
+    if cell["no_guest_starts"]:
+        return "bad"
     patched = cell["qemu"] == "patched" and cell["verdict"] in ("locks_refused", "ofd_unsupported")
     return "warn" if patched else TONES[cell["verdict"]]
 
@@ -67,7 +69,10 @@ def together(rows):
     worst = "none"
     for row in rows:
         worst = worse(worst, row["verdict"])
-    return {"name": "", "verdict": worst, "mounts": sum(row["mounts"] for row in rows), "qemu": "", "variant": ""}
+    return {
+        "name": "", "verdict": worst, "mounts": sum(row["mounts"] for row in rows), "qemu": "", "variant": "",
+        "lost": any(row["lost"] for row in rows), "no_guest_starts": any(row["no_guest_starts"] for row in rows),
+    }
 
 
 def packed(value):

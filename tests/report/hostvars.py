@@ -12,6 +12,12 @@ PATCH = {
     "nothing keeps two writers of one image apart then.",
     "command": "ansible-playbook -i INVENTORY -l HOST nfslock.kolla.fix -e nfs_lock_fix_patch_set=FOLDER",
 }
+LIBVIRT = {
+    "fix": "libvirt",
+    "text": "The patched QEMU goes on without locks here and warns, but no guest starts: libvirt's own lock ends with remember_owner = 0.",
+    "command": "",
+}
+REFUSED = "libvirt takes a lock of its own on each disk before QEMU starts, as remember_owner is on, its default, and it is refused here (ENOSYS)"
 ANSWERS = {"state": "answers", "answers_ms": 0.6, "detail": "", "where": "host"}
 MEANING = {
     "ok": "locks work",
@@ -48,6 +54,7 @@ def mount(container, path, source, verdict, cure, fstype="nfs", vers="3", errno=
         "recommended_fix": cure["fix"],
         "cure": cure,
         "holders": [],
+        "guests": {"start": "", "missing": []},
     }
 
 
@@ -62,6 +69,7 @@ def packages(container, qemu="stock", variant=""):
         "qemu": qemu,
         "variant": variant,
         "installed": [{"name": "qemu-utils", "version": version, "patched": qemu == "patched", "held": qemu == "patched"}],
+        "stock_emulators": ["arm", "ppc"] if container == "nova_libvirt" and qemu == "patched" else [],
         "seccomp": "none",
         "error": "",
     }
@@ -82,6 +90,8 @@ def result(verdict, cure, mounts, packets, **more):
         "stale_guests": [],
         "drift": [],
         "proofs": [],
+        "guest_proofs": [],
+        "libvirt": {"container": "", "healthy": False, "detail": "", "locks": locks(own_locks=False)},
         "findings": [],
         "rpcbind": ANSWERS,
         "statd": {"state": "dead", "answers_ms": 0, "detail": "udp 127.0.0.1:56979: connection refused", "where": ""} if verdict == "statd_dead" else ANSWERS,
@@ -89,6 +99,12 @@ def result(verdict, cure, mounts, packets, **more):
         "took_ms": 61.3,
         **more,
     }
+
+
+def locks(own_locks, detail=""):
+    """What is known of libvirt's own locks: by default of a host where it takes none."""
+    return {"container": "nova_libvirt", "version": "11.3.0", "file": "/etc/libvirt/qemu.conf", "remember_owner": own_locks, "dynamic_ownership": True,
+            "lock_manager": "", "own_locks": own_locks, "detail": detail}
 
 
 NOVA, CINDER = "/var/lib/nova/mnt/0a1b2c", "/var/lib/cinder/mnt/3d4e5f"
@@ -132,11 +148,44 @@ def patched():
         proofs=[
             {"container": "cinder_volume", "path": "/var/lib/cinder/mnt/juice", "result": "works", "step": "", "unlocked": True, "detail": ""},
         ],
-        stale_guests=[{"pid": 4711, "guest": "instance-0000002a", "locks": 6, "advice": "hard reboot or live-migrate it"}],
+        drift=[
+            {"container": "cinder_scheduler", "kind": "gone", "was": "99ee00ff", "is": "",
+             "message": "there is no such container now; the packages from before are kept until nfs_lock_fix has state absent"},
+        ],
+    )
+
+
+def lost():
+    """A deploy has recreated a container that was patched, and nothing is mounted there yet."""
+    return result(
+        "ok", NOTHING, [mount("nova_compute", NOVA, "filer:/nova", "ok", NOTHING, vers="4.2")], [packages("nova_compute"), packages("cinder_backup")],
         drift=[
             {"container": "cinder_backup", "kind": "recreated", "was": "77aa00bb", "is": "88cc11dd",
              "message": "kolla recreated it without the patch: run the fix again"},
         ],
+    )
+
+
+def stale():
+    """Patched, and a guest runs the QEMU from before."""
+    one = patched()
+    one["drift"] = []
+    one["stale_guests"] = [{"pid": 4711, "guest": "instance-0000002a", "locks": 6, "advice": "hard reboot or live-migrate it"}]
+    return one
+
+
+def needs_libvirt():
+    """Patched, and libvirt's own lock is refused."""
+    one = mount("nova_libvirt", "/var/lib/nova/mnt/juice", "JuiceFS:vol", "locks_refused", LIBVIRT, "fuse.juicefs", "", "ENOSYS")
+    one["guests"] = {"start": "no", "missing": [REFUSED]}
+    return result(
+        "locks_refused", LIBVIRT, [one], [packages("nova_libvirt", "patched", "fallback"), packages("nova_compute", "patched", "fallback")],
+        proofs=[{"container": "nova_libvirt", "path": one["path"], "result": "works", "step": "", "unlocked": True, "detail": ""}],
+        guest_proofs=[
+            {"container": "nova_libvirt", "path": one["path"], "result": "fails", "step": "start", "unlocked": False, "ms": 312.5,
+             "detail": "unable to lock /var/lib/nova/mnt/juice/image for metadata change: No locks available"},
+        ],
+        libvirt={"container": "nova_libvirt", "healthy": True, "detail": "", "locks": locks(own_locks=True, detail="another qemu.conf holds after the next start")},
     )
 
 
@@ -163,6 +212,9 @@ TYPICAL = {
     "compute1": well(),
     "compute2": needs_rpcbind(),
     "compute3": patched(),
+    "compute5": lost(),
+    "compute6": stale(),
+    "compute7": needs_libvirt(),
     "compute10": needs_patch(),
     "compute4": UNREACHABLE,
     "storage1": FAILED,
@@ -196,17 +248,19 @@ def hostile(attacks=tuple(ATTACKS)):
             return {name: poison(item, name) for name, item in value.items()}
         if isinstance(value, list):
             return [poison(item) for item in value]
-        if isinstance(value, str) and key not in ("verdict", "fix", "result"):
+        if isinstance(value, str) and key not in ("verdict", "fix", "result", "start"):
             turn += 1
             return attacks[turn % len(attacks)]
         return value
 
-    odd = poison(patched())
+    odd = poison(patched() | {"libvirt": needs_libvirt()["libvirt"]})
     for attack in attacks:
         row = copy.deepcopy(odd["mounts"][0])
-        row.update(container=attack, path=attack, source=attack)
+        row.update(container=attack, path=attack, source=attack, guests={"start": "no", "missing": [attack]})
         odd["mounts"].append(row)
         odd["proofs"].append({"container": attack, "path": attack, "result": "fails", "step": attack, "detail": attack, "unlocked": False})
+        odd["guest_proofs"].append({"container": attack, "path": attack, "result": "fails", "detail": attack, "unlocked": False})
+        odd["packages"].append({**copy.deepcopy(odd["packages"][0]), "container": attack, "qemu": "patched", "stock_emulators": [attack]})
         odd["stale_guests"].append({"pid": 1, "guest": attack, "locks": 1, "advice": attack})
         odd["findings"].append({"kind": attack, "message": attack, "file": attack, "line": 3})
     odd["cure"]["fix"] = "patch"
@@ -215,13 +269,13 @@ def hostile(attacks=tuple(ATTACKS)):
 
 
 SHAPELESS = {"verdict": ["ok"], "mounts": {"a": 1}, "packages": [None, 3, "x", {"installed": "no"}], "cure": "none", "evidence": [{}, 1, "said"],
-             "findings": 1e400, "rpcbind": [], "stale_guests": [{"pid": "<b>", "guest": None}], "took_ms": True, "drift": [[[[[[[[[[1]]]]]]]]]]}
+             "findings": 1e400, "rpcbind": [], "stale_guests": [{"pid": "<b>", "guest": None}], "guest_proofs": [[]], "libvirt": {"locks": 3}, "took_ms": True, "drift": [[[[[[[[[[1]]]]]]]]]]}
 
 
 def many(count=500):
     """count hosts with five containers and two mounts each."""
     names = ("nova_libvirt", "nova_compute", "cinder_volume", "cinder_backup", "cinder_scheduler")
-    makers = (well, needs_rpcbind, well, patched, well, needs_patch, well)
+    makers = (well, needs_rpcbind, well, stale, well, needs_patch, well)
     chance = random.Random(1)
     fleet = {}
     for index in range(1, count + 1):

@@ -29,12 +29,13 @@ def promtool(*arguments, text=None):
 
 
 def test_every_form_is_as_it_should_be_and_a_second_run_changes_nothing(fleet, golden):
-    measured = ("compute2", "compute3", "compute4", "storage1")
+    measured = ("compute2", "compute4", "compute5", "compute6", "compute7", "storage1")
     hosts = fleet({host: result for host, result in hostvars.TYPICAL.items() if result is not None}, measured)
     named = ("-e", json.dumps({"nfs_lock_report_hosts": list(hostvars.TYPICAL)}))  # storage2 is not in the inventory
 
     recap = hosts.run("--check", *named)
-    expected = {"compute1": 1, "compute2": 1, "compute3": 1, "compute4": 0, "compute10": 0, "storage1": 1}  # the first host stands for all
+    # The first host stands for all.
+    expected = {host: int(host in ("compute1", *measured) and host != "compute4") for host, result in hostvars.TYPICAL.items() if result is not None}
     assert {host: row["changed"] for host, row in recap.items()} == expected
     assert not hosts.reports.exists() and not hosts.textfile("compute2").exists(), "check mode has written"
 
@@ -44,7 +45,7 @@ def test_every_form_is_as_it_should_be_and_a_second_run_changes_nothing(fleet, g
     for form in FORMS:
         golden(f"nfs-lock-report.{form}", plain(hosts.report(form)))
         assert stat.S_IMODE((hosts.reports / f"nfs-lock-report.{form}").stat().st_mode) == 0o644
-    for host in ("compute2", "compute3", "storage1"):
+    for host in ("compute2", "compute5", "compute6", "compute7", "storage1"):
         found = hosts.textfile(host).read_text(encoding="utf-8")
         golden(f"{host}.prom", re.sub(r"(?m)^(nfs_lock_probe_timestamp_seconds) \d{10}$", r"\1 1700000000", found))
         checked = promtool("check", "metrics", text=found)
@@ -54,10 +55,10 @@ def test_every_form_is_as_it_should_be_and_a_second_run_changes_nothing(fleet, g
     before = {form: hosts.report(form) for form in FORMS}
     old = hosts.textfile("compute2")
     old.write_text(re.sub(r"(?m)^(nfs_lock_probe_timestamp_seconds) .*$", r"\1 1", old.read_text(encoding="utf-8")), encoding="utf-8")
-    other = hosts.textfile("compute3")
+    other = hosts.textfile("compute6")
     other.write_text(other.read_text(encoding="utf-8").replace("nfs_lock_stale_guests 1", "nfs_lock_stale_guests 0"), encoding="utf-8")
     recap = hosts.run(*named)
-    assert {host: row["changed"] for host, row in recap.items()} == {**dict.fromkeys(expected, 0), "compute3": 1}
+    assert {host: row["changed"] for host, row in recap.items()} == {**dict.fromkeys(expected, 0), "compute6": 1}
     assert before == {form: hosts.report(form) for form in FORMS}
     assert "timestamp_seconds 1\n" not in old.read_text(encoding="utf-8"), "an alert on old metrics needs the new time"
 
@@ -231,3 +232,45 @@ def test_a_host_whose_qemu_does_not_work_is_neither_patched_nor_well():
     assert line in lock_report_markdown.markdown(report).splitlines()
     one["cure"] = hostvars.PATCH  # what is to be done tells more
     assert lock_report.collect(hostvars.without_fix({"a": one}))["hosts"][0]["status"] == "patch"
+
+
+def host_of(info):
+    from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_report
+
+    return lock_report.collect(hostvars.without_fix({"a": info}))["hosts"][0]
+
+
+def test_a_host_where_no_guest_starts_is_not_well_whatever_verdict_its_locks_have():
+    one = hostvars.needs_libvirt()
+    assert (host_of(one)["status"], host_of(one)["reason"]) == ("libvirt", f"no guest starts from JuiceFS:vol: {hostvars.REFUSED}")
+    # QEMU gets its locks, and libvirt does not get its own, so that the host's own cure is another mount's.
+    one["mounts"].insert(0, hostvars.well()["mounts"][0])
+    one["mounts"][1]["verdict"] = one["verdict"] = "ok"
+    one["cure"] = hostvars.NOTHING
+    assert (host_of(one)["status"], host_of(one)["cure"]["text"]) == ("libvirt", hostvars.LIBVIRT["text"])
+    # Without a reason of its own that fails it.
+    one["mounts"] = []
+    assert (host_of(one)["status"], host_of(one)["reason"]) == ("failed", "guests do not start")
+
+
+@pytest.mark.parametrize("kind, status", [("recreated", "drift"), ("lost", "drift"), ("superseded", "drift"), ("gone", "ok")])
+def test_a_container_that_has_lost_the_patch_is_told_before_what_is_unclear(kind, status):
+    one = hostvars.lost()
+    one["drift"][0]["kind"] = kind
+    assert host_of(one)["status"] == status
+    one["stale_guests"] = [{"pid": 1, "guest": "g", "locks": 0, "advice": ""}]
+    assert host_of(one)["status"] == (status if status == "drift" else "stale")
+    one["cure"] = {"fix": "look", "text": "", "command": ""}
+    assert host_of(one)["status"] == (status if status == "drift" else "stale")
+    one["cure"] = hostvars.NFS
+    assert host_of(one)["status"] == "rpcbind"
+
+
+def test_every_status_and_verdict_is_explained_on_the_page():
+    from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_report, lock_report_page
+
+    explained = re.findall("<dt>([^<]*)</dt>", (ROLE / "files" / "report.html.j2").read_text(encoding="utf-8"))
+    labels = [*lock_report.STATUSES.values(), *(verdict.replace("_", " ") for verdict in lock_report.VERDICTS)]
+    assert sorted(explained) == sorted(labels)
+    assert set(lock_report_page.TONES) == {*lock_report.STATUSES, *lock_report.VERDICTS, "none"}
+    assert set(lock_report.FIXES.values()) | set(lock_report.CURES) <= set(lock_report.STATUSES)

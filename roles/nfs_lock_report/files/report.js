@@ -73,8 +73,10 @@
       el("p", {className: "quiet small"}, [m.fstype, m.vers && `version ${m.vers}`, m.probed && `probed ${m.probed}`].filter(Boolean).join(", ")),
       m.options ? el("p", {className: "quiet small"}, code(m.options)) : "",
       probes.length ? list(probes) : "",
+      m.guests.start === "no" ? [el("p", null, "No guest starts from it:"), list(m.guests.missing)] : "",
+      m.guests.start === "unknown" ? el("p", null, "Whether a guest starts from it could not be told.") : "",
       m.holders.length ? [el("p", null, "Holders of its locks:"), list(m.holders.map((h) => `${h.program} (process ${h.pid}${h.guest ? `, guest ${h.guest}` : ""}, in ${h.container}): ${h.kind} ${h.bytes}`))] : "",
-      m.verdict !== "ok" && !sameCure && m.cure.text ? [el("p", null, m.cure.text), ...command(m.cure)] : "");
+      (m.verdict !== "ok" || m.cure.fix === "libvirt") && !sameCure && m.cure.text ? [el("p", null, m.cure.text), ...command(m.cure)] : "");
   }
 
   function table(caption, names, lines) {
@@ -95,6 +97,10 @@
       parts.push(...group("Proof: the container's own qemu-img", list(host.proofs.map((p) =>
         [`${words(p.result)}${p.step ? ` (${p.step})` : ""}${p.unlocked ? ", without a lock" : ""} in `, code(p.container), " at ", code(p.path), p.detail ? `: ${p.detail}` : ""]))));
     }
+    if (host.guest_proofs.length) {
+      parts.push(...group("Proof: a guest that libvirt started", list(host.guest_proofs.map((p) =>
+        [`${words(p.result)}${p.unlocked ? ", without a lock" : ""} in `, code(p.container), " at ", code(p.path), p.detail ? `: ${p.detail}` : ""]))));
+    }
     if (host.stale_guests.length) {
       parts.push(...group("Stale guests", table("Running guests whose QEMU was replaced since they were started", ["guest", "process", "locks", "what to do"],
         host.stale_guests.map((g) => [code(g.guest), String(g.pid), String(g.locks), g.advice]))));
@@ -111,13 +117,22 @@
     if (host.packages.length) {
       parts.push(...group("Versions", table("QEMU in each container", ["container", "QEMU", "packages", "image"], host.packages.map((p) => [
         code(p.container),
-        p.error || `${p.qemu}${p.variant ? ` (${p.variant})` : ""}`,
+        p.error || [`${p.qemu}${p.variant ? ` (${p.variant})` : ""}`,
+          p.stock_emulators.length ? el("div", {className: "quiet"}, `emulators without the patch, which do not count: ${p.stock_emulators.join(", ")}`) : ""],
         p.installed.length ? p.installed.map((i) => el("div", null, code(`${i.name} ${i.version}`), i.held ? " held" : "")) : "none",
         [p.image, p.distribution, p.state].filter(Boolean).join(", "),
       ]))));
     }
     const services = Object.entries(host.services).map(([name, s]) =>
       `${name}: ${s.state}${s.where ? ` (${s.where})` : ""}${s.answers_ms ? `, ${ms(s.answers_ms)}` : ""}${s.detail ? `: ${s.detail}` : ""}`);
+    const libvirt = host.libvirt, locks = libvirt.locks;
+    const on = (value) => (value ? "on" : "off");
+    if (locks.container) {
+      services.push(`libvirt ${locks.version} in ${locks.container} takes ${locks.own_locks ? "a lock" : "no lock"} of its own on each disk: `
+        + `remember_owner ${on(locks.remember_owner)}, dynamic_ownership ${on(locks.dynamic_ownership)}`
+        + `${locks.lock_manager ? `, lock_manager ${locks.lock_manager}` : ""} (${locks.file})${locks.detail ? `: ${locks.detail}` : ""}`);
+    }
+    if (libvirt.container) services.push(`${libvirt.container} is ${libvirt.healthy ? "healthy" : "not healthy"}${libvirt.detail ? `: ${libvirt.detail}` : ""}`);
     if (host.engine.name) services.push(`${host.engine.name} ${host.engine.version}`);
     if (host.engine.error) services.push(`no engine: ${host.engine.error}`);
     if (services.length) parts.push(...group("Services", list(services)));
