@@ -37,12 +37,16 @@ options:
     description: Whether the host is one that mounts NFS for guests or volumes.
     type: bool
     default: true
+  runs_guests:
+    description: Whether nova_libvirt is to run on the host, so that one that is stopped is missed.
+    type: bool
+    default: true
   given:
     description: Whether there is a patch set. Without one what needs it is left to a person.
     type: bool
     default: true
   before:
-    description: The plan that this filter made before anything was changed in this run.
+    description: The last plan that this filter made in this run, of which the first was made before anything was changed.
     type: dict
   disabled:
     description: Whether an earlier run left nova-compute disabled on the host.
@@ -61,12 +65,14 @@ _value:
   description:
     - C(rpcbind) and C(patch), what is to be done, each with C(…_why); C(guests), whether locks are refused to guests, too.
     - C(left) and C(look), what a person has to see to; C(known), what of it failed before anything was changed; C(todo) and C(say).
+    - C(needs), all that is not as it should be, whether a module mends it or a person; empty if the host needs nothing.
   type: dict
 """
 
 
-def lock_cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, given=True, before=None, disabled=False):
-    return inert(cure(info, whole, str(patch), str(rpcbind), boolean(mounts_nfs), boolean(given), before, boolean(disabled)))
+def lock_cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, runs_guests=True, given=True, before=None, disabled=False):
+    wants = {"mounts_nfs": mounts_nfs, "runs_guests": runs_guests, "given": given, "disabled": disabled}
+    return inert(cure(info, whole, str(patch), str(rpcbind), before=before, **{name: boolean(value) for name, value in wants.items()}))
 
 
 class FilterModule:

@@ -10,10 +10,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import VERDICTS, flag, natural, order_of, row_of, rows_of, text
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import (
+    LOST,
+    VERDICTS,
+    flag,
+    natural,
+    number,
+    order_of,
+    row_of,
+    rows_of,
+    text,
+    texts_of,
+)
 
 # Containers in which QEMU runs guests, or Nova makes their disks: what they mount comes and goes with guests.
 FOR_GUESTS = ("nova_libvirt", "nova_compute")
+
+# The container that runs guests.
+LIBVIRT = "nova_libvirt"
 
 # Verdicts with which QEMU fails. The others, from nolock_mount on, are to be known, and stop nobody's work.
 FAILING = VERDICTS[: VERDICTS.index("nolock_mount")]
@@ -88,21 +102,37 @@ def fleet(results, stores=()):
     return {"nfsv3": nfsv3, "refused": refused, "unseen": sorted(set(stores) - seen, key=natural)}
 
 
-def cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, given=True, before=None, disabled=False):
+def stopped(info):
+    """{container: the engine's word} of those that do not run."""
+    states = {text(row, "container"): text(row, "state") for row in rows_of(info, "packages")}
+    return {name: state for name, state in states.items() if state not in ("", "running")}
+
+
+def locks_of(info):
+    """What nfs_lock_info says of the locks that libvirt itself takes."""
+    return row_of(row_of(info, "libvirt"), "locks")
+
+
+def cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, runs_guests=True, given=True, before=None, disabled=False):
     """What is to be done on one host. info is its result of nfs_lock_info, whole what fleet() returned.
 
-    patch and rpcbind are what the user wants; mounts_nfs tells whether the host is one that mounts NFS for guests or volumes, given whether
-    there is a patch set, before is the plan of this run that was made before anything was changed, disabled whether an earlier run left
-    nova-compute disabled. Returns rpcbind (whether to run
-    rpcbind_ensure) with rpcbind_why, patch (names of containers) with patch_why, guests (whether locks are refused to guests, too), left (what
-    fails and needs a person), known (those of the mounts among it that failed before anything was changed), look (what does not fail and
-    wants to be known), todo (whether a module has something to do) and say (all of it in lines).
+    patch and rpcbind are what the user wants; mounts_nfs tells whether the host is one that mounts NFS for guests or volumes, runs_guests whether
+    nova_libvirt is to run there, given whether there is a patch set, before is the last plan of this run, of which the first was made before anything
+    was changed, disabled whether an earlier run left nova-compute disabled. Returns rpcbind (whether to run rpcbind_ensure) with rpcbind_why, patch
+    (names of containers) with patch_why, guests (whether locks are refused to guests, too), left (what fails and needs a person), known (those of the
+    mounts among it that failed before anything was changed), look (what does not fail and wants to be known), needs (all that is not as it should be,
+    whoever mends it), idle (containers that did not run before anything was changed, and whether one of them is missed), todo (whether a module has
+    something to do) and say (all of it in lines).
     """
-    plan = {"rpcbind": False, "rpcbind_why": "", "patch": [], "patch_why": "", "guests": False, "left": [], "known": [], "look": []}
+    plan = {"rpcbind": False, "rpcbind_why": "", "patch": [], "patch_why": "", "guests": False, "left": [], "known": [], "look": [], "needs": [], "idle": {}}
     if looked_at(info):
         fill(plan, info, whole, patch, rpcbind, mounts_nfs, given)
+        fill_idle(plan, info, runs_guests and bool(plan["needs"] or whole["refused"] or patch == "always"), before)
         if disabled and not set(FOR_GUESTS) & set(plan["patch"]):
             plan["left"].append("an earlier run disabled nova-compute here: openstack compute service set --enable HOST nova-compute")
+        plan["needs"] += plan["left"] + stale(info)
+    else:
+        plan["needs"].append(f"it was not looked at: {text(info, 'msg') if isinstance(info, Mapping) else 'no answer'}")
     if before:
         plan["known"] = before["known"]
     plan["todo"] = plan["rpcbind"] or bool(plan["patch"])
@@ -129,23 +159,67 @@ def fill(plan, info, whole, patch, rpcbind, mounts_nfs, given):
         plan.update(rpcbind=True, rpcbind_why=text(info, "msg"))
     elif rpcbind == "auto" and mounts_nfs and whole["nfsv3"] and not both_answer(info):
         plan.update(rpcbind=True, rpcbind_why=f"NFSv3 is in use: {whole['nfsv3']}")
+    if plan["rpcbind"]:
+        plan["needs"].append(f"rpcbind_ensure: {plan['rpcbind_why']}")
 
     packages = qemu_of(info)
     if patch != "never":
         fill_patch(plan, info, whole, patch, given)
+        fill_libvirt(plan, info, whole)
     fill_left(plan, info)
     if asked and not plan["rpcbind"] and not plan["left"]:
         plan["left"].append(f"{text(info, 'msg')}. {text(row_of(info, 'cure'), 'text')}")
 
-    for row in rows_of(info, "packages"):
-        if text(row, "qemu") == "unknown" and text(row, "container") not in plan["patch"]:
-            plan["look"].append(f"{text(row, 'container')} was not looked at: {text(row, 'error') or 'it is ' + text(row, 'state')}")
     for row in rows_of(info, "findings"):
         if text(row, "kind") == "seccomp_refuses":  # the patch helps, and is not the smallest cure
             plan["look"].append(text(row, "message"))
     unseen = whole["unseen"]
     if patch != "never" and unseen and any(packages.get(name) in ("stock", "mixed") for name in FOR_GUESTS):
         plan["look"].append(f"volumes of {some(unseen)} may refuse locks to guests: not looked at")
+    if patch == "never":
+        plan["look"] += [f"{name}: {sentence}" for name, sentence in lost_patch(info).items()]
+    plan["look"] += [f"{text(row, 'container')}: {text(row, 'message')}" for row in rows_of(info, "drift") if text(row, "kind") not in LOST]
+    plan["look"] += stock_emulators(info) + stale(info)
+
+
+def fill_idle(plan, info, missed, before):
+    """What could not be looked at. A container that was stopped before this run fails no host: it is left where it is missed, and to be known elsewhere."""
+    states = stopped(info)
+    plan["idle"] = before["idle"] if before else {"names": sorted(states), "missed": missed}
+    for row in rows_of(info, "packages"):
+        name, state = text(row, "container"), text(row, "state")
+        if name == LIBVIRT and name in states and name in plan["idle"]["names"] and plan["idle"]["missed"]:
+            plan["left"].append(f"{name} does not run (it is {state}, and was before this run), so that no guest starts here and none was tried: start it")
+        elif text(row, "qemu") == "unknown" and name not in plan["patch"]:
+            plan["look"].append(f"{name} was not looked at: {text(row, 'error') or 'it is ' + state}")
+
+
+def stock_emulators(info):
+    """Sentences: emulators without the patch in containers that are patched, as far as they do not count."""
+    rows = [row for row in rows_of(info, "packages") if text(row, "qemu") in ("patched", "mixed") and texts_of(row, "stock_emulators")]
+    return [f"emulators without the patch in {text(row, 'container')}: {some(texts_of(row, 'stock_emulators'))}" for row in rows]
+
+
+def stale(info):
+    """A sentence on guests that run a program which was replaced, if there are any."""
+    names = [text(row, "guest") or f"process {number(row, 'pid')}" for row in rows_of(info, "stale_guests")]
+    return [f"guests that still run the QEMU from before: {some(names)} (hard reboot or live-migrate them)"] if names else []
+
+
+def lost_patch(info):
+    """{container: sentence} of those that were patched and are stock again."""
+    said, packages = {}, qemu_of(info)
+    for row in rows_of(info, "drift"):
+        name, kind, now = text(row, "container"), text(row, "kind"), text(row, "is")
+        if kind not in LOST or packages.get(name) not in ("stock", "mixed"):
+            continue
+        if kind == "recreated":
+            said[name] = "it was recreated and has lost the patch"
+        elif kind == "lost":
+            said[name] = f"it was patched and has {now} again"
+        else:
+            said[name] = f"{now} of the distribution has replaced the patched package, so that the patch set has to be built from that version"
+    return said
 
 
 def mounts_of(info):
@@ -156,33 +230,76 @@ def mounts_of(info):
 def fill_patch(plan, info, whole, patch, given):
     """Containers whose QEMU is to be patched, and why; without a patch set they are left to a person."""
     packages = qemu_of(info)
-    refused, expected, kept = {}, {}, {}
+    refused, expected, kept, lost = {}, {}, {}, lost_patch(info)
     for mount in mounts_of(info):
         if text(mount, "recommended_fix") == "patch":
             refused.setdefault(text(mount, "container"), f"{text(mount, 'verdict')} at {text(mount, 'path')}")
     for source, where in whole["refused"].items():
         for name in FOR_GUESTS:
-            if packages.get(name, "none") not in ("none", "unknown"):
+            if packages.get(name) in ("stock", "mixed"):
                 expected.setdefault(name, f"guests will use {source}, whose locks are refused ({where})")
     for name, qemu in packages.items():
         if qemu in ("patched", "mixed"):
             kept[name] = "it is patched already" if qemu == "patched" else "it is patched in part"
 
-    plan["guests"] = "nova_libvirt" in refused or "nova_libvirt" in expected
+    plan["guests"] = LIBVIRT in refused or LIBVIRT in expected
     if patch == "always":
-        why = {name: "asked for" for name in packages if packages[name] != "none"}
-        expected = {name: why[name] for name in why if packages[name] != "patched"}
+        away = stopped(info)  # what does not run cannot be patched, and keeps no other from it
+        why = {name: "asked for" for name, qemu in packages.items() if qemu != "none" and not (qemu == "unknown" and name in away)}
+        needed = {name: why[name] for name in why if packages[name] != "patched"}
+        expected = needed
     else:
-        why = {**kept, **expected, **refused}
+        needed = joined({**expected, **refused}, lost)
+        why = {**kept, **needed}
     if given:
         plan["patch"] = [name for name in carriers(info) if name in why]
         plan["patch_why"] = "asked for" if patch == "always" and plan["patch"] else "; ".join(f"{name}: {why[name]}" for name in plan["patch"])
+        plan["needs"] += [f"the patched QEMU: {name}: {why[name]}" for name in plan["patch"] if name in needed]
         return
     for name in carriers(info):
-        if name in expected and name not in refused:  # what is refused has a sentence of its mount
-            plan["left"].append(f"{name}: {expected[name]}. Give the patch set with -e nfs_lock_fix_patch_set=FOLDER")
+        if name in refused and name in lost:  # what is refused has a sentence of its mount
+            plan["look"].append(f"{name}: {lost[name]}")
+        elif name in needed and name not in refused:
+            plan["left"].append(f"{name}: {needed[name]}. Give the patch set with -e nfs_lock_fix_patch_set=FOLDER")
         elif packages.get(name) == "mixed":
             plan["look"].append(f"{name} is patched in part")
+
+
+def joined(*found):
+    """{container: all its reasons in one}."""
+    reasons = {}
+    for one in found:
+        for name, reason in one.items():
+            reasons[name] = f"{reasons[name]}, and {reason}" if name in reasons else reason
+    return reasons
+
+
+# kolla-ansible looks for that file before it takes its own: tasks/config.yml of its role nova-cell.
+REMEMBER_OWNER = (
+    "set remember_owner = 0: copy qemu.conf.j2 from templates of kolla-ansible's role nova-cell to nova/qemu.conf.j2 in node_custom_config (/etc/kolla/config), "
+    "where it takes that template's place as a whole, add the line, and run kolla-ansible reconfigure. "
+    "libvirt then no longer gives a disk back to its owner from before, and no longer keeps two libvirts apart while they change owners and labels"
+)
+LOCKSPACE = "its lock manager locks each disk: give it a lockspace on a share that has locks, see docs/locks.md"
+
+
+def fill_libvirt(plan, info, whole):
+    """libvirt's own lock, where the plan is for QEMU's or for volumes that are not mounted yet. Mounts where it alone is refused have sentences of their own."""
+    if qemu_of(info).get(LIBVIRT, "none") in ("none", "unknown"):
+        return
+    mounts = [mount for mount in mounts_of(info) if text(mount, "container") == LIBVIRT]
+    ours = [mount for mount in mounts if text(mount, "recommended_fix") == "patch" and LIBVIRT in plan["patch"]]
+    sources = [text(mount, "source") for mount in ours if text(row_of(row_of(mount, "probes"), "posix"), "result") == "refused"]
+    tried = [text(mount, "source") for mount in mounts if text(mount, "verdict") != "unknown"]
+    sources += [source for source in whole["refused"] if source not in tried]
+    locks = locks_of(info)
+    detail = f" ({text(locks, 'detail')})" if text(locks, "detail") else ""
+    if sources and flag(locks, "own_locks"):
+        remedy = LOCKSPACE if text(locks, "lock_manager") else REMEMBER_OWNER
+        where = some(list(dict.fromkeys(sources)))
+        plan["left"].append(f"guests do not start from {where} while libvirt takes a lock of its own on each disk, whatever QEMU does{detail}: {remedy}")
+    elif sources and detail:
+        plan["look"].append(f"whether libvirt takes a lock of its own on each disk could not be told{detail}")
 
 
 def wants_cure(mount):
@@ -202,16 +319,39 @@ def sentence_of(mount):
     return f"{said} {command}" if command else said
 
 
+def started(info):
+    """Where libvirt started a guest in earnest: pairs of a container and a path."""
+    return {(text(row, "container"), text(row, "path")) for row in rows_of(info, "guest_proofs") if text(row, "result") == "works"}
+
+
+def guest_of(mount):
+    """Whether a guest can start there, as far as locks tell: yes, no, unknown, or empty where none is to."""
+    return text(row_of(mount, "guests"), "start")
+
+
 def fill_left(plan, info):
     """What the modules do not help against in this plan, each mount once though several containers see it."""
+    starts = started(info)
     for mount in mounts_of(info):
         fix = text(mount, "recommended_fix")
         ours = fix == "rpcbind_ensure" and plan["rpcbind"] or fix == "patch" and text(mount, "container") in plan["patch"]
-        if ours or not wants_cure(mount):
+        if ours:
             continue
-        fails = text(mount, "verdict") in FAILING
-        if fails and name_of(mount) not in plan["known"]:
-            plan["known"].append(name_of(mount))
-        kind = "left" if fails else "look"
-        if sentence_of(mount) not in plan[kind]:
-            plan[kind].append(sentence_of(mount))
+        seen = (text(mount, "container"), text(mount, "path")) in starts
+        if fix == "libvirt" and seen:
+            continue  # what was told of its locks is not what it does
+        if fix == "libvirt":
+            kind, sentence = "left", sentence_of(mount)
+        elif wants_cure(mount):
+            fails = text(mount, "verdict") in FAILING
+            kind, sentence = "left" if fails else "look", sentence_of(mount)
+            if fails and name_of(mount) not in plan["known"]:
+                plan["known"].append(name_of(mount))
+        elif guest_of(mount) == "no" and not seen:
+            kind, sentence = "left", f"no guest starts from {text(mount, 'source')}: {'; '.join(texts_of(row_of(mount, 'guests'), 'missing'))}"
+        elif guest_of(mount) == "unknown" and text(mount, "verdict") in FAILING and not seen:
+            kind, sentence = "look", f"whether a guest starts from {text(mount, 'source')} could not be told"
+        else:
+            continue
+        if sentence not in plan[kind]:
+            plan[kind].append(sentence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import FOR_GUESTS, fleet, inert, looked_at, qemu_of, some
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import FOR_GUESTS, fleet, inert, locks_of, looked_at, qemu_of, some
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import flag, natural, row_of, text
 
 # Words for what became of a host. These fail it.
@@ -39,9 +39,11 @@ def outcome(known):
 
 def later(known, refused, word, sentence):
     """The same outcome, or left: a store may be known to refuse locks only since its own host was cured. refused is of fleet(), at the end."""
-    before, qemu = row_of(row_of(known, "nfs_lock_cure_fleet"), "refused"), qemu_of(row_of(known, "nfs_lock_info_result"))
+    info, before = row_of(known, "nfs_lock_info_result"), row_of(row_of(known, "nfs_lock_cure_fleet"), "refused")
+    qemu = qemu_of(info)
     new = [f"{source} ({where})" for source, where in refused.items() if inert(source) not in before]
-    if word not in ("nothing", "done") or not new or not any(qemu.get(name) in ("stock", "mixed") for name in FOR_GUESTS):
+    meets = flag(locks_of(info), "own_locks") or any(qemu.get(name) in ("stock", "mixed") for name in FOR_GUESTS)
+    if word not in ("nothing", "done") or not new or not meets:
         return word, sentence
     return "left", f"{sentence}; guests will use {', '.join(new)}, whose locks turned out to be refused meanwhile: run again"
 

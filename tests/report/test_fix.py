@@ -5,6 +5,7 @@ What the modules themselves do is shown elsewhere, on real containers and hosts:
 
 import copy
 import json
+import re
 import sys
 
 import hostvars
@@ -42,13 +43,27 @@ BROKEN = {"changed": False, "failed": True, "msg": "cannot install qemu-utils in
 def works(info, **more):
     """The same with a proof that QEMU works."""
     return {**info, "proofs": [{"container": "cinder_volume", "path": "/m", "result": "works", "unlocked": False}], "guests": 0,
-            "libvirt": {"container": "nova_libvirt", "healthy": True, "detail": ""}, **more}
+            "libvirt": info["libvirt"] | {"container": "nova_libvirt", "healthy": True}, **more}
 
 
 def patched_volume():
     info = hostvars.patched()
     info["packages"] = [hostvars.packages("nova_libvirt"), hostvars.packages("cinder_volume", "patched", "fallback")]
-    return works(info)
+    return works(info, drift=[])
+
+
+def for_guests(patched, remembers=True):
+    """A host whose store refuses locks to guests, too: to QEMU unless it is patched, to libvirt if it remembers owners."""
+    info = hostvars.needs_libvirt()
+    info["libvirt"] = {"container": "nova_libvirt", "healthy": True, "detail": "", "locks": hostvars.locks(own_locks=remembers)}
+    info["packages"] = [hostvars.packages("nova_libvirt", "patched" if patched else "stock", "fallback" if patched else "")]
+    cure = hostvars.PATCH if not patched else hostvars.LIBVIRT if remembers else hostvars.NOTHING
+    for row in (info, info["mounts"][0]):
+        row.update(cure=cure, recommended_fix=cure["fix"])
+    if patched and not remembers:
+        info["mounts"][0]["guests"] = {"start": "yes", "missing": []}
+        info["guest_proofs"][0].update(result="works", unlocked=True)
+    return info
 
 
 WELL = {"nfs_lock_info": works(hostvars.well())}
@@ -89,6 +104,10 @@ class World(Controller):
         """What is said of a host at the end."""
         return next(line.strip().strip('",') for line in self.output.splitlines() if line.strip().startswith(f'"{host}: '))
 
+    def failed(self):
+        """What each host was told that failed."""
+        return dict(re.findall(r'fatal: \[(\w+)\]: FAILED! => \{"changed": false, "msg": "(.*)"\}', self.output))
+
     def order(self, module):
         """The hosts in the order in which a module came to them."""
         lines = (self.folder / "hosts" / "order").read_text(encoding="utf-8").splitlines()
@@ -110,8 +129,8 @@ def test_each_host_gets_the_smallest_cure_and_no_more(world):
     assert world.calls("dead") == [LOOK, ENSURE, LOOK, LOOK_PROVE]
     assert world.calls("refuses") == [LOOK, PATCH, LOOK_PROVE]
     assert world.said("well") == "well: nothing: ok: locks work"
-    assert world.said("dead") == "dead: done: rpcbind and rpc.statd answer; qemu-img works at 1 places"
-    assert world.said("refuses") == "refuses: done: rpcbind and rpc.statd answer; patched: cinder_volume; qemu-img works at 1 places"
+    assert world.said("dead") == "dead: done: rpcbind and rpc.statd answer; qemu-img works on 1 mount"
+    assert world.said("refuses") == "refuses: done: rpcbind and rpc.statd answer; patched: cinder_volume; qemu-img works on 1 mount"
 
     # What is patched stays on the set that is given.
     assert world.run(nfs_lock_cure_canary=0) == 0
@@ -272,6 +291,114 @@ def test_locks_that_fail_after_the_cure_stop_the_run(world):
     assert world.calls("b") == [LOOK]
 
 
+PATCH_LIBVIRT = "nfs_lock_fix nova_libvirt"
+
+
+def test_a_host_where_libvirt_keeps_guests_from_starting_is_left_and_stops_nobody(world):
+    half = {"nfs_lock_info": for_guests(False), "nfs_lock_fix": FIXED, "nfs_lock_info@nfs_lock_fix": for_guests(True)}
+    whole = {**half, "nfs_lock_info": for_guests(False, False), "nfs_lock_info@nfs_lock_fix": for_guests(True, False)}
+    world.has(a=half, b=whole)
+    assert world.run("diagnose") == 0, world.output
+    assert "the patched QEMU: nova_libvirt: locks_refused at " in world.output
+    assert "by hand: guests do not start from JuiceFS:vol while libvirt takes a lock of its own on each disk, whatever QEMU does: set remember_owner = 0" in world.output
+    assert world.run("fix", "--check") == 2
+    assert world.said("a").startswith("a: left: it would be cured; guests do not start from JuiceFS:vol while libvirt takes")
+    assert world.run() == 2
+    assert world.calls("a") == world.calls("b") == [LOOK, PATCH_LIBVIRT, LOOK_PROVE]
+    assert world.said("a") == (
+        "a: left: rpcbind and rpc.statd answer; patched: nova_libvirt; qemu-img works on 1 mount, WITHOUT a lock; "
+        "no guest starts at /var/lib/nova/mnt/juice in nova_libvirt yet; JuiceFS:vol: locks_refused: " + hostvars.MEANING["locks_refused"] + ". "
+        + hostvars.LIBVIRT["text"] + "; emulators without the patch in nova_libvirt: arm, ppc"
+    )
+    assert world.said("b") == (
+        "b: done: rpcbind and rpc.statd answer; patched: nova_libvirt; qemu-img works on 1 mount, WITHOUT a lock; a guest started on 1 mount, WITHOUT a lock; "
+        "emulators without the patch in nova_libvirt: arm, ppc"
+    )
+    # What is left needs no patch set, and no run helps it.
+    world.has(a={"nfs_lock_info": for_guests(True)})
+    assert world.run(nfs_lock_fix_patch_set="") == 2
+    assert world.calls("a") == [LOOK]
+    assert world.said("a").startswith("a: left: JuiceFS:vol: locks_refused: ")
+
+
+def test_a_guest_that_does_not_start_fails_its_host_unless_libvirts_settings_tell_why(world):
+    ill = for_guests(True, False)
+    ill["guest_proofs"][0].update(result="fails", detail="internal error: qemu unexpectedly closed the monitor")
+    world.has(a={"nfs_lock_info": for_guests(False, False), "nfs_lock_fix": FIXED, "nfs_lock_info@nfs_lock_fix": ill}, b=REFUSES)
+    assert world.run() == 2
+    assert world.said("a") == (
+        "a: failed: Insist on the proof: a guest does not start at /var/lib/nova/mnt/juice in nova_libvirt: internal error: qemu unexpectedly closed the monitor"
+    )
+    assert world.calls("b") == [LOOK]
+
+
+def test_a_patch_that_was_lost_is_told_and_brought_back(world):
+    after = works(hostvars.lost(), drift=[])
+    after["packages"][1] = hostvars.packages("cinder_backup", "patched")
+    lost = {"nfs_lock_info": hostvars.lost(), "nfs_lock_fix": FIXED, "nfs_lock_info@nfs_lock_fix": after}
+    stale = {"nfs_lock_info": hostvars.stale()}
+    world.has(a=lost, b=WELL, c=stale)
+    assert world.run("diagnose") == 0, world.output
+    assert "the patched QEMU: cinder_backup: it was recreated and has lost the patch" in world.output
+    assert "to be known: guests that still run the QEMU from before: instance-0000002a (hard reboot or live-migrate them)" in world.output
+
+    # Where one asks for it, that is no good end; and each host is told of first.
+    for playbook in ("diagnose", "report"):
+        assert world.run(playbook, nfs_lock_require_clean=True, nfs_lock_report_dir=str(world.folder / "reports")) == 2
+        assert world.failed() == {
+            "a": "the patched QEMU: cinder_backup: it was recreated and has lost the patch",
+            "c": "guests that still run the QEMU from before: instance-0000002a (hard reboot or live-migrate them)",
+        }
+    report = json.loads((world.folder / "reports" / "nfs-lock-report.json").read_text(encoding="utf-8"))
+    assert {row["host"]: row["status"] for row in report["hosts"]} == {"a": "drift", "b": "ok", "c": "stale"}
+    assert world.run("report", nfs_lock_report_dir=str(world.folder / "reports")) == 0
+    assert world.run("diagnose", nfs_lock_require_clean=True, nfs_lock_hosts="b") == 0, world.output
+
+    assert world.run(nfs_lock_hosts="a:b") == 0, world.output
+    assert world.calls("a") == [LOOK, "nfs_lock_fix cinder_backup", LOOK_PROVE]
+    assert world.said("a").startswith("a: done: ")
+
+    # Without a patch set a person is asked for one; where no patch is wanted, it is only told.
+    world.has(a=lost)
+    assert world.run(nfs_lock_fix_patch_set="") == 2
+    assert world.said("a").startswith("a: left: cinder_backup: it was recreated and has lost the patch. Give the patch set")
+    assert world.run(nfs_lock_cure_patch="never") == 0, world.output
+    assert world.said("a") == "a: nothing: ok: locks work; cinder_backup: it was recreated and has lost the patch"
+    assert world.run("diagnose", nfs_lock_require_clean=True, nfs_lock_cure_patch="never") == 0, world.output
+
+
+def test_hosts_that_could_not_be_looked_at_are_not_clean(world):
+    world.has(away=None, broken={"nfs_lock_info": hostvars.FAILED}, well=WELL)
+    assert world.run("diagnose", nfs_lock_require_clean=True) in (2, 4)
+    assert set(world.failed()) == {"away", "broken"}
+    assert world.failed()["broken"] == "it was not looked at: " + hostvars.FAILED["msg"]
+
+
+def test_a_container_that_was_stopped_on_purpose_fails_no_host_that_does_not_need_it(world):
+    def stopped(info, name="nova_libvirt"):
+        row = {**hostvars.packages(name), "qemu": "unknown", "state": "exited", "installed": []}
+        rest = [packet for packet in info["packages"] if packet["container"] != name]
+        return info | {"packages": [row, *rest], "libvirt": {"container": "", "healthy": False, "detail": "", "locks": hostvars.locks(own_locks=False)}}
+
+    before, after = hostvars.needs_rpcbind(), works(hostvars.well())
+    states = {"nfs_lock_info": stopped(before), "rpcbind_ensure": RPCBIND, "nfs_lock_info@rpcbind_ensure": stopped(after)}
+    world.has(storage1=states)
+    assert world.run(nfs_lock_cure_runs_guests=False) == 0, world.output
+    assert world.said("storage1").endswith("; nova_libvirt was not looked at: it is exited")
+    world.has(compute1=states)  # in kolla's group compute
+    assert world.run() == 2
+    assert world.said("compute1") == (
+        "compute1: left: rpcbind and rpc.statd answer; qemu-img works on 1 mount; "
+        "nova_libvirt does not run (it is exited, and was before this run), so that no guest starts here and none was tried: start it"
+    )
+    world.has(compute1={**states, "nfs_lock_info": before})
+    assert world.run() == 2
+    assert world.said("compute1").startswith("compute1: failed: Insist on the proof: nova_libvirt ran before and does not now: it is exited")
+    world.has(compute1={"nfs_lock_info": stopped(after, "cinder_backup") | {"libvirt": after["libvirt"]}})
+    assert world.run(nfs_lock_cure_patch="always") == 2  # the stand-in patches cinder_volume alone
+    assert "cinder_backup" not in world.calls("compute1")[1]
+
+
 def test_hosts_that_are_away_or_cannot_be_looked_at_do_not_stop_the_others(world, monkeypatch):
     monkeypatch.setenv("ANSIBLE_ANY_ERRORS_FATAL", "True")  # as an ansible.cfg may have it
     world.has(away=None, broken={"nfs_lock_info": hostvars.FAILED}, refuses=REFUSES)
@@ -370,8 +497,8 @@ def drain(world, status, fix, guests=0, fails=""):
         nfs_lock_cure_drain=True,
         nfs_lock_cure_openstack=[client],
         nfs_lock_cure_drain_command=[client, "evacuate", "{{ inventory_hostname }}", "now"],
-        nfs_lock_cure_drain_timeout=2,
-        nfs_lock_cure_drain_delay=1,
+        nfs_lock_cure_drain_timeout=6,  # a busy machine takes seconds to start a command
+        nfs_lock_cure_drain_delay=3,
         nfs_lock_report_dir=str(world.folder / "reports"),
     )
     first, *asked = (world.folder / "asked").read_text(encoding="utf-8").splitlines()
@@ -408,7 +535,7 @@ def test_a_host_where_the_patch_fails_stays_away_from_new_guests(world):
 def test_a_host_is_not_patched_while_guests_are_left(world):
     assert drain(world, "enabled", FIXED, guests=3) == [ASKED, DISABLED, EVACUATED]
     assert world.code == 2
-    assert world.said("a") == "a: failed: Insist that none is left: 3 guests are left after 2 s. nova-compute is disabled there, for this"
+    assert world.said("a") == "a: failed: Insist that none is left: 3 guests are left after 6 s. nova-compute is disabled there, for this"
     assert "nfs_lock_fix nova_compute" not in world.calls("a")
     assert "cinder_volume: would be patched" in world.output
     report = json.loads((world.folder / "reports" / "nfs-lock-report.json").read_text(encoding="utf-8"))

@@ -23,12 +23,34 @@ def mount(container, verdict, source=FILER, vers="3", probed="outside", fix=None
         "vers": vers,
         "options": "rw,vers=3",
         "probed": probed,
+        "probes": {"posix": {"result": "granted" if verdict in ("ok", "ofd_unsupported") else "refused"}},
         "verdict": verdict,
         "reason": "because",
         "recommended_fix": fix or FIXES[verdict],
         "cure": {"fix": fix or FIXES[verdict], "text": "Do it."},
         **more,
     }
+
+
+def for_guests(start="no", verdict="locks_refused", fix="libvirt", source=FILER, **more):
+    """A mount of nova_libvirt: whether a guest starts there, as far as locks tell."""
+    missing = ["libvirt takes a lock of its own, and it is refused here"] if start == "no" else []
+    return mount("nova_libvirt", verdict, source, fix=fix, guests={"start": start, "missing": missing}, **more)
+
+
+def libvirt(own_locks, **more):
+    """What is known of libvirt's own locks."""
+    return {"libvirt": {"container": "", "locks": {"container": "nova_libvirt", "own_locks": own_locks, **more}}}
+
+
+def drift(container, kind, now="qemu-utils 1:7.2"):
+    return {"drift": [{"container": container, "kind": kind, "was": "x", "is": now, "message": f"{container} is another"}]}
+
+
+def exited(info, *names):
+    """The same result where these containers do not run."""
+    info["packages"] += [{"container": name, "qemu": "unknown", "state": "exited"} for name in names]
+    return info
 
 
 def host(*mounts, services="answers", **qemu):

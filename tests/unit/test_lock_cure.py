@@ -2,10 +2,11 @@
 
 import pytest
 from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_cure
-from results import REFUSED, WHOLE, host, mount
+from results import REFUSED, WHOLE, drift, exited, for_guests, host, libvirt, mount
 
 V3 = {**WHOLE, "nfsv3": "filer:/volumes at /mnt/1 in cinder_volume of storage1"}
 UNSEEN = {**WHOLE, "unseen": ["storage1"]}
+STALE = {"stale_guests": [{"guest": "instance-1", "pid": 7}, {"guest": "", "pid": 8}]}
 SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of nova_compute refuses locks"}, {"kind": "nolock", "message": "x"}]}
 
 
@@ -46,7 +47,7 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
             host(mount("nova_compute", "locks_refused"), nova_compute="stock", nova_libvirt="mixed", cinder_volume="patched"), WHOLE, {"given": False},
             False, [], 1, 1, id="no patch set: what refuses is left, what is well is well",
         ),
-        pytest.param(host(nova_compute="stock", nova_libvirt="patched"), REFUSED, {"given": False}, False, [], 2, 0, id="no patch set for guests' volumes"),
+        pytest.param(host(nova_compute="stock", nova_libvirt="patched"), REFUSED, {"given": False}, False, [], 1, 0, id="no patch set for guests' volumes, where one container is patched already"),
         pytest.param(
             host(nova_compute="stock", nova_libvirt="patched", cinder_api="none"), WHOLE, {"patch": "always", "given": False},
             False, [], 1, 0, id="always patched, without a patch set",
@@ -84,6 +85,65 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
         pytest.param(host(mount("nova_compute", "nolock_mount")), WHOLE, {}, False, [], 0, 1, id="nolock works, and is to be known"),
         pytest.param(host(mount("nova_compute", "unknown")), WHOLE, {}, False, [], 0, 1, id="nothing could be tried"),
         pytest.param(host(mount("nova_compute", "locks_refused", image=True, fix="patch")), WHOLE, {}, False, [], 0, 0, id="an image is no mount"),
+        pytest.param(
+            host(cinder_volume="stock") | drift("cinder_volume", "recreated"), WHOLE, {}, False, ["cinder_volume"], 0, 0, id="recreated, nothing mounted"
+        ),
+        pytest.param(host(cinder_volume="mixed") | drift("cinder_volume", "lost"), WHOLE, {}, False, ["cinder_volume"], 0, 0, id="stock again in part"),
+        pytest.param(host(cinder_volume="stock") | drift("cinder_volume", "superseded"), WHOLE, {}, False, ["cinder_volume"], 0, 0, id="a newer package"),
+        pytest.param(
+            host(cinder_volume="stock") | drift("cinder_volume", "recreated"), WHOLE, {"given": False}, False, [], 1, 0, id="recreated, without a patch set"
+        ),
+        pytest.param(
+            host(mount("cinder_volume", "locks_refused"), cinder_volume="stock") | drift("cinder_volume", "recreated"), WHOLE, {"given": False}, False, [],
+            1, 1, id="recreated, and its mount refuses locks, without a patch set",
+        ),
+        pytest.param(
+            host(cinder_volume="stock") | drift("cinder_volume", "recreated"), WHOLE, {"patch": "never"}, False, [], 0, 1, id="recreated, and never to be patched"
+        ),
+        pytest.param(host(cinder_volume="none") | drift("cinder_volume", "recreated"), WHOLE, {}, False, [], 0, 0, id="recreated from an image without QEMU"),
+        pytest.param(host() | drift("cinder_volume", "gone"), WHOLE, {}, False, [], 0, 1, id="the container is gone, which is told"),
+        pytest.param(host(nova_libvirt="stock") | STALE, WHOLE, {}, False, [], 0, 1, id="guests that run the QEMU from before"),
+        pytest.param(host(for_guests(), nova_libvirt="patched") | libvirt(True), WHOLE, {"given": False}, False, [], 1, 0, id="libvirt alone keeps guests from it"),
+        pytest.param(host(for_guests(verdict="ok"), nova_libvirt="stock") | libvirt(True), WHOLE, {}, False, [], 1, 0, id="the same where QEMU gets its locks"),
+        pytest.param(
+            host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(True), WHOLE, {}, False, ["nova_libvirt"], 1, 0, id="both halves are missing"
+        ),
+        pytest.param(
+            host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(True), WHOLE, {"given": False}, False, [], 1, 0,
+            id="both halves, without a patch set: the mount has a sentence of both",
+        ),
+        pytest.param(
+            host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(False), WHOLE, {}, False, ["nova_libvirt"], 0, 0, id="libvirt takes no lock of its own"
+        ),
+        pytest.param(
+            host(for_guests(fix="patch", verdict="ofd_unsupported"), nova_libvirt="stock") | libvirt(True), WHOLE, {}, False, ["nova_libvirt"], 0, 0,
+            id="libvirt's lock is one that the mount has",
+        ),
+        pytest.param(
+            host(nova_libvirt="stock") | libvirt(True), REFUSED, {}, False, ["nova_libvirt"], 1, 0, id="guests' volumes will refuse libvirt's lock as well"
+        ),
+        pytest.param(
+            host(for_guests("yes", "ok", "none"), nova_libvirt="patched") | libvirt(True), REFUSED, {}, False, ["nova_libvirt"], 0, 0,
+            id="a volume that refuses locks to cinder_volume alone",
+        ),
+        pytest.param(
+            host(nova_libvirt="stock") | libvirt(False, detail="qemu.conf: line 3"), REFUSED, {}, False, ["nova_libvirt"], 0, 1, id="libvirt's settings are not known"
+        ),
+        pytest.param(host(nova_libvirt="patched") | libvirt(True), REFUSED, {"patch": "never"}, False, [], 0, 0, id="nobody asked for guests of such volumes"),
+        pytest.param(
+            host(for_guests("unknown", fix="none"), nova_libvirt="patched"), WHOLE, {"given": False}, False, [], 0, 1, id="whether a guest starts is not known"
+        ),
+        pytest.param(host(for_guests("no", fix="none"), nova_libvirt="patched"), WHOLE, {"given": False}, False, [], 1, 0, id="no guest starts, for another reason"),
+        pytest.param(exited(host(), "nova_libvirt"), WHOLE, {}, False, [], 0, 1, id="nova_libvirt was stopped, and nothing is to be done"),
+        pytest.param(exited(host(services="absent"), "nova_libvirt"), V3, {}, True, [], 1, 0, id="it is missed where something is done"),
+        pytest.param(exited(host(), "nova_libvirt"), REFUSED, {}, False, [], 1, 0, id="and where guests will use a store that refuses locks"),
+        pytest.param(
+            exited(host(services="absent"), "nova_libvirt"), V3, {"runs_guests": False}, True, [], 0, 1, id="but not on a host that is to run no guests"
+        ),
+        pytest.param(exited(host(services="absent"), "cinder_backup"), V3, {}, True, [], 0, 1, id="nor is any other container"),
+        pytest.param(
+            exited(host(cinder_volume="stock"), "cinder_backup"), WHOLE, {"patch": "always"}, False, ["cinder_volume"], 0, 1, id="always patched, where it runs"
+        ),
         pytest.param({"failed": True, "msg": "no root"}, WHOLE, {"patch": "always"}, False, [], 0, 0, id="it failed"),
         pytest.param({"unreachable": True}, WHOLE, {"rpcbind": "always"}, False, [], 0, 0, id="not reached"),
         pytest.param(None, WHOLE, {}, False, [], 0, 0, id="no result"),
@@ -100,6 +160,81 @@ def test_the_smallest_cure(info, whole, wants, rpcbind, patch, left, look):
     assert len(plan["look"]) == look
     assert plan["todo"] is (rpcbind or bool(patch))
     assert len(plan["say"]) == rpcbind + bool(patch) + left + look
+
+
+def test_what_a_plan_says_of_the_patch_that_was_lost():
+    def why(kind, *mounts):
+        return lock_cure.cure(host(*mounts, nova_libvirt="stock") | drift("nova_libvirt", kind), WHOLE)["patch_why"]
+
+    assert why("recreated") == "nova_libvirt: it was recreated and has lost the patch"
+    assert why("lost") == "nova_libvirt: it was patched and has qemu-utils 1:7.2 again"
+    assert "the patch set has to be built from that version" in why("superseded")
+    refused = mount("nova_libvirt", "locks_refused")
+    assert why("recreated", refused) == "nova_libvirt: locks_refused at /mnt/1, and it was recreated and has lost the patch"
+
+
+def test_what_a_plan_says_of_libvirt():
+    def left(**locks):
+        (sentence,) = lock_cure.cure(host(for_guests(fix="patch"), for_guests(fix="patch", source="b:/"), nova_libvirt="stock") | libvirt(True, **locks), WHOLE)["left"]
+        return sentence
+
+    assert left().startswith("guests do not start from filer:/volumes, b:/ while libvirt takes a lock of its own on each disk, whatever QEMU does: set remember_owner = 0: ")
+    assert "a lockspace" in left(lock_manager="lockd")
+    assert "whatever QEMU does (another holds after the next start): " in left(detail="another holds after the next start")
+
+
+def test_emulators_that_do_not_count_are_told_where_others_are_patched():
+    info = host(nova_libvirt="patched", nova_compute="stock", cinder_volume="patched")
+    for row in info["packages"][:2]:
+        row["stock_emulators"] = ["arm", "mips", "misc", "ppc", "riscv", "s390x", "sparc"]
+    plan = lock_cure.cure(info, WHOLE)
+    assert plan["look"] == ["emulators without the patch in nova_libvirt: arm, mips, misc, ppc, riscv and 2 more"]
+    assert plan["left"] == plan["needs"] == []
+
+
+@pytest.mark.parametrize(
+    "info, whole, wants, needs",
+    [
+        pytest.param(host(nova_compute="stock"), WHOLE, {}, [], id="nothing"),
+        pytest.param(host(nova_compute="patched"), REFUSED, {}, [], id="patched already, on whatever set"),
+        pytest.param(host(nova_compute="patched"), REFUSED, {"given": False}, [], id="the same without one"),
+        pytest.param(host(nova_compute="stock"), REFUSED, {}, ["the patched QEMU: nova_compute: guests will use filer:/volumes, whose locks are refused (there)"], id="patch"),
+        pytest.param(host(services="absent"), V3, {}, ["rpcbind_ensure: NFSv3 is in use: " + V3["nfsv3"]], id="rpcbind"),
+        pytest.param(
+            host(nova_libvirt="stock") | drift("nova_libvirt", "recreated"), WHOLE, {},
+            ["the patched QEMU: nova_libvirt: it was recreated and has lost the patch"], id="the patch is lost",
+        ),
+        pytest.param(host(nova_libvirt="stock") | drift("nova_libvirt", "recreated"), WHOLE, {"patch": "never"}, [], id="the same, where none is wanted"),
+        pytest.param(host(nova_libvirt="patched") | drift("nova_libvirt", "gone"), WHOLE, {}, [], id="a container that is gone"),
+        pytest.param(host() | STALE, WHOLE, {}, ["guests that still run the QEMU from before: instance-1, process 8 (hard reboot or live-migrate them)"], id="stale"),
+        pytest.param(host(mount("nova_compute", "hangs")), WHOLE, {}, ["filer:/volumes: hangs: because. Do it."], id="by hand"),
+        pytest.param(host(mount("nova_compute", "nolock_mount")), WHOLE, {}, [], id="to be known only"),
+        pytest.param({"failed": True, "msg": "no root"}, WHOLE, {}, ["it was not looked at: no root"], id="failed"),
+        pytest.param(None, WHOLE, {}, ["it was not looked at: no answer"], id="no result"),
+    ],
+)
+def test_what_a_host_needs(info, whole, wants, needs):
+    assert lock_cure.cure(info, whole, **wants)["needs"] == needs
+
+
+def test_what_is_left_after_a_cure_is_what_is_left_by_then():
+    first = lock_cure.cure(host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(True), WHOLE)
+    assert first["patch"] == ["nova_libvirt"] and "remember_owner = 0" in first["left"][0]
+    patched = host(for_guests(), nova_libvirt="patched") | libvirt(True)
+    then = lock_cure.cure(patched, WHOLE, rpcbind="never", before=first)
+    assert then["left"] == ["filer:/volumes: locks_refused: because. Do it."]
+    # A guest that starts all the same tells more than what was read of its settings.
+    starts = patched | {"guest_proofs": [{"container": "nova_libvirt", "path": "/mnt/1", "result": "works"}]}
+    assert lock_cure.cure(starts, WHOLE, rpcbind="never", before=first)["left"] == []
+    assert lock_cure.cure(host(for_guests("no", fix="none"), nova_libvirt="patched") | {"guest_proofs": starts["guest_proofs"]}, WHOLE)["left"] == []
+
+
+def test_a_container_that_was_stopped_before_stays_what_it_was_to_the_plan():
+    first = lock_cure.cure(exited(host(services="absent"), "nova_libvirt"), V3)
+    assert first["left"] == ["nova_libvirt does not run (it is exited, and was before this run), so that no guest starts here and none was tried: start it"]
+    then = lock_cure.cure(exited(host(), "nova_libvirt"), V3, rpcbind="never", before=first)
+    assert then["left"] == first["left"]
+    assert lock_cure.cure(host(nova_libvirt="stock"), V3, rpcbind="never", before=first)["left"] == []
 
 
 def test_what_all_hosts_tell_together():

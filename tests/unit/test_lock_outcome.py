@@ -2,7 +2,7 @@
 
 import pytest
 from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_outcome
-from results import DONE, FAILED, WHOLE, host, mount
+from results import DONE, FAILED, WHOLE, host, libvirt, mount
 
 
 def test_a_store_that_turns_out_to_refuse_locks_is_told_to_hosts_with_guests():
@@ -12,6 +12,9 @@ def test_a_store_that_turns_out_to_refuse_locks_is_told_to_hosts_with_guests():
     storage = {"nfs_lock_info_result": host(one, cinder_volume="patched"), "nfs_lock_cure_plan": {"todo": True}, "nfs_lock_cure_outcome": DONE}
     known = {"a": compute, "b": patched, "storage1": storage}
     assert set(lock_outcome.outcomes(known.get, list(known))["bad"]) == {"a"}
+    # Where QEMU is patched, libvirt's own lock is refused there all the same.
+    known = {"b": {**patched, "nfs_lock_info_result": host(nova_libvirt="patched") | libvirt(True)}, "storage1": storage}
+    assert set(lock_outcome.outcomes(known.get, list(known))["bad"]) == {"b"}
     known = {"a": {**compute, "nfs_lock_cure_fleet": {"refused": {"filer:/x": "there"}}}, "storage1": storage}
     assert not lock_outcome.outcomes(known.get, list(known))["bad"]
 

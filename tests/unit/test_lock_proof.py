@@ -2,7 +2,9 @@
 
 import pytest
 from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_cure, lock_proof
-from results import REFUSED, WHOLE, host, mount
+from results import REFUSED, WHOLE, exited, for_guests, host, mount
+
+GUEST = {"container": "nova_libvirt", "path": "/mnt/1", "result": "works", "detail": "no disk"}
 
 
 @pytest.mark.parametrize(
@@ -11,9 +13,28 @@ from results import REFUSED, WHOLE, host, mount
         pytest.param({}, [], id="works"),
         pytest.param({"libvirt": {"container": "", "healthy": False}}, [], id="no libvirt here"),
         pytest.param(
-            {"libvirt": {"container": ""}, "packages": [{"container": name, "qemu": "patched"} for name in ("cinder_volume", "nova_libvirt")]},
-            ["nova_libvirt is there and does not run"],
-            id="libvirt does not run",
+            {"libvirt": {"container": ""}, "packages": exited(host(cinder_volume="patched"), "nova_libvirt")["packages"]},
+            ["nova_libvirt ran before and does not now: it is exited"],
+            id="libvirt does not run any more",
+        ),
+        pytest.param(
+            {"libvirt": {"container": ""}, "packages": host(cinder_volume="patched", nova_libvirt="unknown")["packages"]},
+            ["nova_libvirt is there and could not be looked at"],
+            id="nobody knows of libvirt",
+        ),
+        pytest.param({"mounts": [for_guests()]}, [], id="libvirt alone keeps guests from it, which is left"),
+        pytest.param({"mounts": [for_guests(verdict="ok")], "guest_proofs": [GUEST | {"result": "fails"}]}, [], id="and so is the guest that does not start"),
+        pytest.param({"guest_proofs": [GUEST]}, [], id="a guest starts"),
+        pytest.param({"guest_proofs": [GUEST | {"result": "not_tried"}]}, [], id="none was tried"),
+        pytest.param(
+            {"guest_proofs": [GUEST | {"result": "fails"}]}, ["a guest does not start at /mnt/1 in nova_libvirt: no disk"], id="no guest starts, nobody knows why"
+        ),
+        pytest.param(
+            {"guest_proofs": [GUEST | {"result": "hangs"}]}, ["a guest hangs when it is started at /mnt/1 in nova_libvirt: no disk"], id="a guest hangs"
+        ),
+        pytest.param(
+            {"mounts": [for_guests("no", "server_no_nlm", source="other:/v")], "guest_proofs": [GUEST | {"result": "fails"}]}, [],
+            id="a guest did not start before either",
         ),
         pytest.param(
             {"mounts": [mount("cinder_volume", "statd_dead")] * 2}, ["filer:/volumes: statd_dead: because. Do it."], id="locks fail where nothing was tried"
@@ -66,6 +87,14 @@ def test_qemu_img_may_fail_where_it_did_before():
     assert lock_proof.proof(info, {**plan, "known": []})["against"]
 
 
+def test_a_container_that_was_stopped_before_this_run_fails_no_host():
+    before = exited(host(mount("cinder_volume", "statd_dead"), cinder_volume="stock"), "nova_libvirt")
+    for runs_guests in (True, False):
+        plan = lock_cure.cure(before, WHOLE, runs_guests=runs_guests)
+        after = exited(host(mount("cinder_volume", "ok"), cinder_volume="stock"), "nova_libvirt")
+        assert lock_proof.proof(after, plan)["against"] == []
+
+
 def test_guests_whose_locks_are_refused_are_not_helped_by_tools():
     info = host(mount("nova_libvirt", "locks_refused"), nova_libvirt="stock")
     plan = lock_cure.cure(info, WHOLE)
@@ -73,14 +102,25 @@ def test_guests_whose_locks_are_refused_are_not_helped_by_tools():
     assert lock_cure.cure(host(nova_libvirt="stock"), REFUSED)["guests"]
     assert not lock_cure.cure(host(nova_libvirt="mixed"), WHOLE, patch="always")["guests"]
     after = host(nova_libvirt="mixed") | {"libvirt": {"container": "nova_libvirt", "healthy": True}}
+    assert lock_proof.proof(after, plan)["against"] == []  # an older module calls each nova_libvirt of kolla's so
+    after["packages"][0]["stock_emulators"] = []
     (against,) = lock_proof.proof(after, plan)["against"]
-    assert "profile host" in against
+    assert "qemu_patched_build_profile=host" in against
 
 
 def test_a_proof_says_what_was_done():
     info = host(cinder_volume="patched") | {"proofs": [{"result": "works"}, {"result": "works", "unlocked": True}]}
     assert lock_proof.proof(info, {"patch": ["cinder_volume"]})["say"] == (
-        "rpcbind and rpc.statd answer; patched: cinder_volume; qemu-img works at 2 places; at 1 of them WITHOUT a lock"
+        "rpcbind and rpc.statd answer; patched: cinder_volume; qemu-img works on 2 mounts, on 1 of them WITHOUT a lock"
+    )
+    info["guest_proofs"] = [
+        GUEST | {"unlocked": True},
+        *(GUEST | {"path": path, "result": "not_tried", "detail": "neither KVM nor TCG"} for path in ("/a", "/b")),
+        GUEST | {"path": "/c", "result": "fails"},
+    ]
+    info["mounts"] = [for_guests(path="/c")]
+    assert lock_proof.proof(info, {"patch": []})["say"].endswith(
+        "; a guest started on 1 mount, WITHOUT a lock; no guest starts at /c in nova_libvirt yet; no guest was tried at /a, /b: neither KVM nor TCG"
     )
     info |= {"packages": [{"container": "nova_libvirt", "qemu": "mixed"}], "libvirt": {"container": "nova_libvirt", "healthy": True}}
     assert lock_proof.proof(info, {"patch": ["nova_libvirt"]})["against"] == []
