@@ -276,7 +276,7 @@ def joined(*found):
 
 # kolla-ansible looks for that file before it takes its own: tasks/config.yml of its role nova-cell.
 REMEMBER_OWNER = (
-    "set remember_owner = 0: copy qemu.conf.j2 from templates of kolla-ansible's role nova-cell to nova/qemu.conf.j2 in node_custom_config (/etc/kolla/config), "
+    "set remember_owner = 0: copy templates/qemu.conf.j2 of kolla-ansible's role nova-cell to nova/qemu.conf.j2 in node_custom_config (/etc/kolla/config), "
     "where it takes that template's place as a whole, add the line, and run kolla-ansible reconfigure. "
     "libvirt then no longer gives a disk back to its owner from before, and no longer keeps two libvirts apart while they change owners and labels"
 )
@@ -284,7 +284,7 @@ LOCKSPACE = "its lock manager locks each disk: give it a lockspace on a share th
 
 
 def fill_libvirt(plan, info, whole):
-    """libvirt's own lock, where the plan is for QEMU's or for volumes that are not mounted yet. Mounts where it alone is refused have sentences of their own."""
+    """libvirt's own lock, where the plan is for QEMU's, or volumes are not mounted yet. Where it alone is refused, a mount has a sentence of its own."""
     if qemu_of(info).get(LIBVIRT, "none") in ("none", "unknown"):
         return
     mounts = [mount for mount in mounts_of(info) if text(mount, "container") == LIBVIRT]

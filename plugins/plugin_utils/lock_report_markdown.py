@@ -56,7 +56,8 @@ def section(host):
     for row in failing(host["proofs"]):
         lines.append(f"- qemu-img {prose(row['step'])} {prose(row['result'])} at {code(row['path'])} in {code(row['container'])}: {prose(row['detail'])}")
     for row in failing(host["guest_proofs"]):
-        lines.append(f"- a guest {'hangs' if row['result'] == 'hangs' else 'does not start'} at {code(row['path'])} in {code(row['container'])}: {prose(row['detail'])}")
+        how = "hangs when it is started" if row["result"] == "hangs" else "does not start"
+        lines.append(f"- a guest {how} at {code(row['path'])} in {code(row['container'])}: {prose(row['detail'])}")
     for guest in host["stale_guests"]:
         lines.append(f"- guest {code(guest['guest'])} (process {guest['pid']}) runs a replaced QEMU: {prose(guest['advice'])}")
     for drift in host["drift"]:

@@ -185,7 +185,7 @@ def needs_libvirt():
             {"container": "nova_libvirt", "path": one["path"], "result": "fails", "step": "start", "unlocked": False, "ms": 312.5,
              "detail": "unable to lock /var/lib/nova/mnt/juice/image for metadata change: No locks available"},
         ],
-        libvirt={"container": "nova_libvirt", "healthy": True, "detail": "", "locks": locks(own_locks=True, detail="another qemu.conf holds after the next start")},
+        libvirt={"container": "nova_libvirt", "healthy": True, "detail": "", "locks": locks(own_locks=True, detail="another qemu.conf holds after a restart")},
     )
 
 
@@ -269,7 +269,8 @@ def hostile(attacks=tuple(ATTACKS)):
 
 
 SHAPELESS = {"verdict": ["ok"], "mounts": {"a": 1}, "packages": [None, 3, "x", {"installed": "no"}], "cure": "none", "evidence": [{}, 1, "said"],
-             "findings": 1e400, "rpcbind": [], "stale_guests": [{"pid": "<b>", "guest": None}], "guest_proofs": [[]], "libvirt": {"locks": 3}, "took_ms": True, "drift": [[[[[[[[[[1]]]]]]]]]]}
+             "findings": 1e400, "rpcbind": [], "stale_guests": [{"pid": "<b>", "guest": None}], "guest_proofs": [[]], "libvirt": {"locks": 3},
+             "took_ms": True, "drift": [[[[[[[[[[1]]]]]]]]]]}
 
 
 def many(count=500):

@@ -203,7 +203,8 @@ def test_a_container_with_refused_locks_has_a_column_of_its_own():
     from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_report
 
     def one(**verdicts):
-        return {**hostvars.well(), "packages": [], "mounts": [{**hostvars.well()["mounts"][0], "container": name, "verdict": found} for name, found in verdicts.items()]}
+        mounts = [{**hostvars.well()["mounts"][0], "container": name, "verdict": found} for name, found in verdicts.items()]
+        return {**hostvars.well(), "packages": [], "mounts": mounts}
 
     names = [name for name in lock_report.FIRST_COLUMNS if name != "ironic_conductor"]
     hosts = {f"control{number}": one(**dict.fromkeys(names, "ok"), **{f"odd{number}": "hangs"}) for number in range(3)}

@@ -47,7 +47,7 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
             host(mount("nova_compute", "locks_refused"), nova_compute="stock", nova_libvirt="mixed", cinder_volume="patched"), WHOLE, {"given": False},
             False, [], 1, 1, id="no patch set: what refuses is left, what is well is well",
         ),
-        pytest.param(host(nova_compute="stock", nova_libvirt="patched"), REFUSED, {"given": False}, False, [], 1, 0, id="no patch set for guests' volumes, where one container is patched already"),
+        pytest.param(host(nova_compute="stock", nova_libvirt="patched"), REFUSED, {"given": False}, False, [], 1, 0, id="one is patched already"),
         pytest.param(
             host(nova_compute="stock", nova_libvirt="patched", cinder_api="none"), WHOLE, {"patch": "always", "given": False},
             False, [], 1, 0, id="always patched, without a patch set",
@@ -64,7 +64,10 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
             False, ["nova_compute", "cinder_volume", "glance_api", "zun_compute"], 0, 0, id="always patched, where QEMU is or may be",
         ),
         pytest.param(
-            host(mount("glance_api", "locks_refused"), mount("ironic_conductor", "locks_refused"), ironic_conductor="stock", glance_api="stock", cinder_api="stock"),
+            host(
+                mount("glance_api", "locks_refused"), mount("ironic_conductor", "locks_refused"),
+                ironic_conductor="stock", glance_api="stock", cinder_api="stock",
+            ),
             WHOLE, {}, False, ["glance_api", "ironic_conductor"], 0, 0, id="whatever carries QEMU",
         ),
         pytest.param(
@@ -98,12 +101,12 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
             1, 1, id="recreated, and its mount refuses locks, without a patch set",
         ),
         pytest.param(
-            host(cinder_volume="stock") | drift("cinder_volume", "recreated"), WHOLE, {"patch": "never"}, False, [], 0, 1, id="recreated, and never to be patched"
+            host(cinder_volume="stock") | drift("cinder_volume", "recreated"), WHOLE, {"patch": "never"}, False, [], 0, 1, id="recreated, never to be patched"
         ),
         pytest.param(host(cinder_volume="none") | drift("cinder_volume", "recreated"), WHOLE, {}, False, [], 0, 0, id="recreated from an image without QEMU"),
         pytest.param(host() | drift("cinder_volume", "gone"), WHOLE, {}, False, [], 0, 1, id="the container is gone, which is told"),
         pytest.param(host(nova_libvirt="stock") | STALE, WHOLE, {}, False, [], 0, 1, id="guests that run the QEMU from before"),
-        pytest.param(host(for_guests(), nova_libvirt="patched") | libvirt(True), WHOLE, {"given": False}, False, [], 1, 0, id="libvirt alone keeps guests from it"),
+        pytest.param(host(for_guests(), nova_libvirt="patched") | libvirt(True), WHOLE, {"given": False}, False, [], 1, 0, id="libvirt alone refuses"),
         pytest.param(host(for_guests(verdict="ok"), nova_libvirt="stock") | libvirt(True), WHOLE, {}, False, [], 1, 0, id="the same where QEMU gets its locks"),
         pytest.param(
             host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(True), WHOLE, {}, False, ["nova_libvirt"], 1, 0, id="both halves are missing"
@@ -113,7 +116,7 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
             id="both halves, without a patch set: the mount has a sentence of both",
         ),
         pytest.param(
-            host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(False), WHOLE, {}, False, ["nova_libvirt"], 0, 0, id="libvirt takes no lock of its own"
+            host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(False), WHOLE, {}, False, ["nova_libvirt"], 0, 0, id="libvirt takes no lock"
         ),
         pytest.param(
             host(for_guests(fix="patch", verdict="ofd_unsupported"), nova_libvirt="stock") | libvirt(True), WHOLE, {}, False, ["nova_libvirt"], 0, 0,
@@ -127,13 +130,13 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
             id="a volume that refuses locks to cinder_volume alone",
         ),
         pytest.param(
-            host(nova_libvirt="stock") | libvirt(False, detail="qemu.conf: line 3"), REFUSED, {}, False, ["nova_libvirt"], 0, 1, id="libvirt's settings are not known"
+            host(nova_libvirt="stock") | libvirt(False, detail="qemu.conf: line 3"), REFUSED, {}, False, ["nova_libvirt"], 0, 1, id="who knows libvirt"
         ),
         pytest.param(host(nova_libvirt="patched") | libvirt(True), REFUSED, {"patch": "never"}, False, [], 0, 0, id="nobody asked for guests of such volumes"),
         pytest.param(
             host(for_guests("unknown", fix="none"), nova_libvirt="patched"), WHOLE, {"given": False}, False, [], 0, 1, id="whether a guest starts is not known"
         ),
-        pytest.param(host(for_guests("no", fix="none"), nova_libvirt="patched"), WHOLE, {"given": False}, False, [], 1, 0, id="no guest starts, for another reason"),
+        pytest.param(host(for_guests("no", fix="none"), nova_libvirt="patched"), WHOLE, {"given": False}, False, [], 1, 0, id="no guest starts all the same"),
         pytest.param(exited(host(), "nova_libvirt"), WHOLE, {}, False, [], 0, 1, id="nova_libvirt was stopped, and nothing is to be done"),
         pytest.param(exited(host(services="absent"), "nova_libvirt"), V3, {}, True, [], 1, 0, id="it is missed where something is done"),
         pytest.param(exited(host(), "nova_libvirt"), REFUSED, {}, False, [], 1, 0, id="and where guests will use a store that refuses locks"),
@@ -175,10 +178,11 @@ def test_what_a_plan_says_of_the_patch_that_was_lost():
 
 def test_what_a_plan_says_of_libvirt():
     def left(**locks):
-        (sentence,) = lock_cure.cure(host(for_guests(fix="patch"), for_guests(fix="patch", source="b:/"), nova_libvirt="stock") | libvirt(True, **locks), WHOLE)["left"]
+        mounts = [for_guests(fix="patch", source=source) for source in ("a:/", "b:/")]
+        (sentence,) = lock_cure.cure(host(*mounts, nova_libvirt="stock") | libvirt(True, **locks), WHOLE)["left"]
         return sentence
 
-    assert left().startswith("guests do not start from filer:/volumes, b:/ while libvirt takes a lock of its own on each disk, whatever QEMU does: set remember_owner = 0: ")
+    assert left().startswith("guests do not start from a:/, b:/ while libvirt takes a lock of its own on each disk, whatever QEMU does: set remember_owner = 0")
     assert "a lockspace" in left(lock_manager="lockd")
     assert "whatever QEMU does (another holds after the next start): " in left(detail="another holds after the next start")
 
@@ -198,7 +202,10 @@ def test_emulators_that_do_not_count_are_told_where_others_are_patched():
         pytest.param(host(nova_compute="stock"), WHOLE, {}, [], id="nothing"),
         pytest.param(host(nova_compute="patched"), REFUSED, {}, [], id="patched already, on whatever set"),
         pytest.param(host(nova_compute="patched"), REFUSED, {"given": False}, [], id="the same without one"),
-        pytest.param(host(nova_compute="stock"), REFUSED, {}, ["the patched QEMU: nova_compute: guests will use filer:/volumes, whose locks are refused (there)"], id="patch"),
+        pytest.param(
+            host(nova_compute="stock"), REFUSED, {},
+            ["the patched QEMU: nova_compute: guests will use filer:/volumes, whose locks are refused (there)"], id="patch",
+        ),
         pytest.param(host(services="absent"), V3, {}, ["rpcbind_ensure: NFSv3 is in use: " + V3["nfsv3"]], id="rpcbind"),
         pytest.param(
             host(nova_libvirt="stock") | drift("nova_libvirt", "recreated"), WHOLE, {},
@@ -206,7 +213,9 @@ def test_emulators_that_do_not_count_are_told_where_others_are_patched():
         ),
         pytest.param(host(nova_libvirt="stock") | drift("nova_libvirt", "recreated"), WHOLE, {"patch": "never"}, [], id="the same, where none is wanted"),
         pytest.param(host(nova_libvirt="patched") | drift("nova_libvirt", "gone"), WHOLE, {}, [], id="a container that is gone"),
-        pytest.param(host() | STALE, WHOLE, {}, ["guests that still run the QEMU from before: instance-1, process 8 (hard reboot or live-migrate them)"], id="stale"),
+        pytest.param(
+            host() | STALE, WHOLE, {}, ["guests that still run the QEMU from before: instance-1, process 8 (hard reboot or live-migrate them)"], id="stale"
+        ),
         pytest.param(host(mount("nova_compute", "hangs")), WHOLE, {}, ["filer:/volumes: hangs: because. Do it."], id="by hand"),
         pytest.param(host(mount("nova_compute", "nolock_mount")), WHOLE, {}, [], id="to be known only"),
         pytest.param({"failed": True, "msg": "no root"}, WHOLE, {}, ["it was not looked at: no root"], id="failed"),

@@ -27,7 +27,7 @@ GUEST = {"container": "nova_libvirt", "path": "/mnt/1", "result": "works", "deta
         pytest.param({"guest_proofs": [GUEST]}, [], id="a guest starts"),
         pytest.param({"guest_proofs": [GUEST | {"result": "not_tried"}]}, [], id="none was tried"),
         pytest.param(
-            {"guest_proofs": [GUEST | {"result": "fails"}]}, ["a guest does not start at /mnt/1 in nova_libvirt: no disk"], id="no guest starts, nobody knows why"
+            {"guest_proofs": [GUEST | {"result": "fails"}]}, ["a guest does not start at /mnt/1 in nova_libvirt: no disk"], id="no guest starts"
         ),
         pytest.param(
             {"guest_proofs": [GUEST | {"result": "hangs"}]}, ["a guest hangs when it is started at /mnt/1 in nova_libvirt: no disk"], id="a guest hangs"
