@@ -398,7 +398,7 @@ def test_screenshots(browser, pages, request, tmp_path):
     """For the README, where --screenshots says so; each is small enough for that."""
     folder = pathlib.Path(request.config.getoption("--screenshots") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, width, height, scheme in (("report-light.png", 1280, 860, "light"), ("report-phone-dark.png", 375, 760, "dark")):
+    for name, width, height, scheme in (("report-light.png", 1280, 1170, "light"), ("report-phone-dark.png", 375, 760, "dark")):
         browser.look(width, height, scheme)
         browser.open(pages["typical"])
         browser.look(width, height, scheme)
