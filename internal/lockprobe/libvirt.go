@@ -2,7 +2,7 @@ package lockprobe
 
 import (
 	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
@@ -68,14 +68,17 @@ func (e Evidence) libvirtRefuses() bool {
 	return e.Libvirt != nil && e.Libvirt.OwnLocks && e.Probes.POSIX.Result == Refused && !e.squashed()
 }
 
-// squashed tells whether root may not write on this NFS: libvirt then takes no lock on a disk that it cannot open for writing, which depends on the
-// disk's mode (virSecurityManagerMetadataLock in libvirt 5.6 to 11.3).
-func (e Evidence) squashed() bool { return e.As != nil && strings.HasPrefix(e.FSType, "nfs") }
+// shared are the types of filesystem on which libvirt starts a guest without its own lock if root may not open the disk for writing, as where a
+// server squashes root: virSecurityManagerMetadataLock and virFileIsSharedFS in libvirt 5.6 to 11.3.
+var shared = []string{"nfs", "nfs4", "ceph", "cifs", "smb3", "gfs2", "ocfs2", "gpfs", "beegfs", "fuse.glusterfs", "fuse.quobyte"}
+
+// squashed tells whether root may not write here, so that it depends on a disk's mode whether libvirt takes its lock.
+func (e Evidence) squashed() bool { return e.As != nil && slices.Contains(shared, e.FSType) }
 
 // rememberOwner is how libvirt's own lock is given up, and what that gives up. Read in kolla-ansible's role nova-cell: a file of that name replaces
 // its template as a whole.
-const rememberOwner = "libvirt's own lock ends with remember_owner = 0: copy qemu.conf.j2 from kolla-ansible's roles/nova-cell/templates to /etc/kolla/config/nova/qemu.conf.j2, " +
-	"which replaces the template as a whole, add the line, and run kolla-ansible reconfigure, which restarts nova_libvirt; guests that run go on. " +
+const rememberOwner = "libvirt's own lock ends with remember_owner = 0: copy qemu.conf.j2 from kolla-ansible's roles/nova-cell/templates to /etc/kolla/config/nova/qemu.conf.j2 " +
+	"(of one host: nova/INVENTORY_HOSTNAME/qemu.conf.j2), which replaces the template as a whole, add the line, and run kolla-ansible reconfigure, which restarts nova_libvirt; guests that run go on. " +
 	"libvirt then no longer gives a disk back to the owner it had before the guest, nor keeps two libvirts apart while they change owners."
 
 // libvirtCure says how libvirt's half is mended.
