@@ -118,6 +118,45 @@ def test_a_build_replaces_all_of_its_platform_in_the_manifest_and_nothing_else(t
     assert (code, said) == (0, NEW)
 
 
+@pytest.mark.parametrize(
+    ("stock", "source", "update"),
+    [
+        ("1:7.2+dfsg-7+deb12u18+b3", "1:7.2+dfsg-7+deb12u18", "1:7.2+dfsg-7+deb12u19"),
+        ("1:8.2.2+ds-0ubuntu1.18", "1:8.2.2+ds-0ubuntu1.18", "1:8.2.2+ds-0ubuntu1.19"),
+        ("1:10.2.1+ds-1ubuntu3~cloud0", "1:10.2.1+ds-1ubuntu3~cloud0", "1:10.2.1+ds-1ubuntu3~cloud1"),  # Ubuntu Cloud Archive
+        ("1:10.2.1+ds-1ubuntu3~cloud0", "1:10.2.1+ds-1ubuntu3~cloud0", "1:10.2.1+ds-1ubuntu3"),  # the Ubuntu release that it comes from
+    ],
+)
+def test_the_new_package_is_the_stock_one_for_its_companions_and_older_than_the_next_update(tmp_path, stock, source, update):
+    root = tmp_path / "stock" / "qemu-system-x86"
+    (root / "DEBIAN").mkdir(parents=True)
+    (root / "DEBIAN" / "control").write_text(
+        f"Package: qemu-system-x86\nSource: qemu ({source})\nVersion: {stock}\nArchitecture: amd64\nMaintainer: M <m@example.org>\n"
+        f"Provides: qemu-system-any (= {stock})\nDepends: qemu-system-common (= {stock})\nDescription: QEMU\n emulators\n",
+        encoding="utf-8",
+    )
+    (root / "DEBIAN" / "md5sums").write_text("0" * 32 + "  usr/bin/qemu-system-x86_64\n", encoding="utf-8")
+    (root / "usr" / "bin").mkdir(parents=True)
+    (root / "usr" / "bin" / "qemu-system-x86_64").write_bytes(b"\x7fELF stock")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "qemu-system-x86_64").write_bytes(b"\x7fELF patched")
+    (tmp_path / "result").mkdir()
+    names = f"version={stock} source_name=qemu source_version={source} new_version={source}+nfslock1 architecture=amd64"
+    code, said = bash(f"{names}; graft qemu-system-x86; deb_name qemu-system-x86", tmp_path)
+    assert code == 0, said
+    deb = tmp_path / "result" / said
+    assert said == f"qemu-system-x86_{source[2:]}+nfslock1_amd64.deb"
+
+    def tell(*arguments):
+        return subprocess.run(["dpkg-deb", *arguments], capture_output=True, text=True, check=True).stdout
+
+    assert tell("-f", deb, "Source").strip() == f"qemu ({source})"
+    assert tell("-f", deb, "Provides").strip() == f"qemu-system-any (= {stock}), qemu-system-x86 (= {stock})"
+    new = tell("-f", deb, "Version").strip()
+    assert subprocess.run(["dpkg", "--compare-versions", new, "gt", stock], check=False).returncode == 0
+    assert subprocess.run(["dpkg", "--compare-versions", new, "lt", update], check=False).returncode == 0
+
+
 def test_progress_is_told_in_steps_and_percent(tmp_path):
     counts = "progress 62 100; progress 63 100; progress 100 100; progress 120 100"
     code, said = bash(f'steps=9; step fetch "it"; step_number=3; step compile "it"; {counts}', tmp_path)
