@@ -11,8 +11,8 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 )
 
-// Packages are those of QEMU's whose programs take image locks: Debian's and Ubuntu's names. One of these makes a container a carrier. The others of QEMU's
-// source (modules, data, firmware, the guest agent) take none.
+// Packages are those of QEMU's whose programs take image locks, by Debian's and Ubuntu's names: the tools, and the emulators. One of these makes a container a
+// carrier. The others of QEMU's source (modules, data, firmware, the guest agent) take none.
 var Packages = []string{
 	"qemu-utils", "qemu-system-x86", "qemu-system-arm", "qemu-system-ppc", "qemu-system-s390x", "qemu-system-mips", "qemu-system-misc", "qemu-system-riscv",
 	"qemu-system-sparc", "qemu-system-xen", "qemu-system-x86-xen",

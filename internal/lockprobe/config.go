@@ -114,7 +114,9 @@ func readConfig(dir string) config {
 		return err
 	})
 	each(glanceFiles, func(r io.Reader, name string) error {
-		found, err := parseOptions(r, name, func(_, key string) bool { return key == "filesystem_store_datadir" || key == "filesystem_store_datadirs" })
+		found, err := parseOptions(r, name, func(_, key string) bool {
+			return key == "filesystem_store_datadir" || key == "filesystem_store_datadirs"
+		})
 		c.glance = append(c.glance, found...)
 		return err
 	})

@@ -13,15 +13,12 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/carriers"
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
 )
-
-// lockers are the packages whose programs take image locks: the tools, and the emulators, by the word for their architectures. The others of
-// QEMU's source (modules, data, firmware) only go with them.
-var lockers = regexp.MustCompile(`^qemu-(?:utils|system-(x86|x86-xen|arm|ppc|s390x|mips|misc|riscv|sparc|xen))$`)
 
 // Where the lock code is that counts in every container, and where it is that runs guests.
 const (
@@ -141,11 +138,13 @@ func (v *view) readPackages(kept baseline, guests []string) error {
 		row := QEMUPacket{Name: have.Name, Version: have.Version, Held: have.Status.Want == "hold"}
 		row.Patched = usualSuffix.MatchString(have.Version) || kept.Suffix != "" && strings.HasSuffix(have.Version, kept.Suffix)
 		p.Installed = append(p.Installed, row)
-		words := lockers.FindStringSubmatch(have.Name)
-		if words == nil {
+		if !slices.Contains(carriers.Packages, have.Name) {
 			continue
 		}
-		l := locker{emulates: words[1], patched: row.Patched}
+		l := locker{patched: row.Patched}
+		if word, ok := strings.CutPrefix(have.Name, "qemu-system-"); ok {
+			l.emulates = word
+		}
 		if l.program, err = ownedOf(db, have, used); err != nil {
 			return err
 		}
