@@ -29,10 +29,13 @@ type Spec struct {
 	Volumes []string          // named volumes among the binds: where they are not there yet they are made with the container's labels
 }
 
+// createTimeout is for an engine that has to unpack the image's layers first, as containerd's store may when other images of them are gone.
+const createTimeout = 5 * time.Minute
+
 // Create makes the container and does not start it. A volume that does not exist yet, or is empty, gets what the image has in
 // the folder. A container that could not get its files is removed again.
 func (e *Engine) Create(ctx context.Context, s Spec) (id string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
 	for _, name := range s.Volumes {
 		// One that is there stays as it is, without our labels.
@@ -60,7 +63,7 @@ func (e *Engine) Create(ctx context.Context, s Spec) (id string, err error) {
 // Lacks tells which of the programs an image has not got in its usual folders. It makes a container for that, which is not started,
 // and removes it.
 func (e *Engine) Lacks(ctx context.Context, image string, programs []string) (missing []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
 	made, err := e.api.ContainerCreate(ctx, client.ContainerCreateOptions{Config: &container.Config{Image: image, Entrypoint: programs[:1]}})
 	if err != nil {
@@ -137,16 +140,8 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 
 // ImageID finds the image that a reference names, on this host only. The error is ErrNotFound where there is none.
 func (e *Engine) ImageID(ctx context.Context, reference string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	seen, err := e.api.ImageInspect(ctx, reference)
-	if cerrdefs.IsNotFound(err) {
-		return "", fmt.Errorf("cannot find image %s on this host: %w", reference, ErrNotFound)
-	}
-	if err != nil {
-		return "", fmt.Errorf("cannot inspect image %s: %w", reference, err)
-	}
-	return seen.ID, nil
+	seen, err := e.inspectImage(ctx, reference)
+	return seen.ID, err
 }
 
 // VolumeFolder is where a volume of the local driver lies on this host. The error is ErrNotFound where there is none.

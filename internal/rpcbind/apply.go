@@ -71,9 +71,18 @@ func (m *machine) doContainer(ctx context.Context, step Step, name string) error
 			err = fmt.Errorf("cannot use image %s: it lacks %s; name another one with image", step.Text, strings.Join(missing, " and "))
 		}
 		return err
+	case MakeImage:
+		if m.noImage = m.engine.BareImage(ctx, step.Image.Reference, name, map[string]string{baseLabel: step.Image.ID}); ctx.Err() != nil {
+			return m.noImage
+		}
 	case Create:
+		if m.noImage != nil { // better one with labels of kolla's than none
+			step.Spec = step.Plain
+		}
 		_, err := m.engine.Create(ctx, step.Spec)
 		return err
+	case RemoveImage:
+		return m.engine.RemoveImage(ctx, name)
 	case Unpause:
 		return m.engine.Unpause(ctx, name)
 	case StartBox:
@@ -88,8 +97,10 @@ func (m *machine) doContainer(ctx context.Context, step Step, name string) error
 		return m.engine.Remove(ctx, name)
 	case RemoveVolume:
 		return m.engine.RemoveVolume(ctx, name, kolla.RPCBindLabel)
+	default:
+		return fmt.Errorf("internal error: nothing does %q", step.Verb)
 	}
-	return fmt.Errorf("internal error: nothing does %q", step.Verb)
+	return nil
 }
 
 // silence makes sm-notify's mark, without its number: no process is named by it.

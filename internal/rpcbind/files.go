@@ -134,6 +134,10 @@ func containerFiles(o Options, s Seen, removing []string) map[string]string {
 	return map[string]string{notifyDropIn: noNotifyText()}
 }
 
+// ownUnit is the unit of our container. It is not called as those of kolla's are (kolla.Unit), as it once was: kolla-ansible destroy removes all files
+// that are.
+func ownUnit(container string) string { return "nfslock-" + container + ".service" }
+
 // containerUnitText is what kolla-ansible writes for its own containers with its defaults (ansible/module_utils/
 // kolla_systemd_worker.py, 2023.1 and later), and the order at boot: Before= waits for a process that is started, which says nothing yet,
 // so ExecStartPost= waits until both answer. Guests are not kept from starting for longer than a minute.
@@ -147,25 +151,25 @@ func containerUnitText(name, program string, statd bool) string {
 		guests = append(guests, kolla.Unit(user))
 	}
 	return mark + fmt.Sprintf(`[Unit]
-Description=%[2]s %[1]s
+Description=rpcbind and rpc.statd in container %[1]s
 PartOf=kolla.target
 After=%[2]s.service
 Wants=%[2]s.service
-Before=%[4]s
+Before=%[3]s
 StartLimitIntervalSec=120
 StartLimitBurst=10
 
 [Service]
-ExecStart=/usr/bin/%[2]s start -a %[3]s
-ExecStartPost=-/usr/bin/timeout 60 /bin/sh -c 'while kill -0 "$MAINPID" 2>/dev/null && ! /usr/bin/%[2]s exec %[3]s python3 %[5]s %[6]s; do sleep 0.5; done'
-ExecStop=/usr/bin/%[2]s stop %[3]s -t 10
+ExecStart=/usr/bin/%[2]s start -a %[1]s
+ExecStartPost=-/usr/bin/timeout 60 /bin/sh -c 'while kill -0 "$MAINPID" 2>/dev/null && ! /usr/bin/%[2]s exec %[1]s python3 %[4]s %[5]s; do sleep 0.5; done'
+ExecStop=/usr/bin/%[2]s stop %[1]s -t 10
 Restart=always
 RestartSec=11
 SuccessExitStatus=143
 
 [Install]
 WantedBy=multi-user.target
-`, kolla.Unit(name), program, name, strings.Join(guests, " "), supervisorPath, ready)
+`, name, program, strings.Join(guests, " "), supervisorPath, ready)
 }
 
 //go:embed supervise.py
@@ -177,8 +181,9 @@ const (
 	stateFolder    = "/var/lib/nfs" // statd's, on the host and in the container
 )
 
-// containerSpec is the container of mode container. /run is bound as kolla binds it.
-func containerSpec(o Options, s Seen) engine.Spec {
+// containerSpec is the container of mode container. /run is bound as kolla binds it. Its image is one of ours, which has the layers of kolla's and not its
+// labels; plain is the same from kolla's own, where the engine makes none of ours. See docs/decisions/0015-own-image.md.
+func containerSpec(o Options, s Seen) (bare, plain engine.Spec) {
 	command := []string{"python3", supervisorPath}
 	if o.Statd {
 		command = append(command, "--statd")
@@ -191,15 +196,33 @@ func containerSpec(o Options, s Seen) engine.Spec {
 	if s.KollaUnits {
 		spec.Restart = "no"
 	}
-	hashed := spec
-	hashed.Image = s.Image.ID // a reference may come to name another image
-	text, err := json.Marshal(hashed)
+	bare, plain = spec, spec
+	if !s.Image.Ours {
+		bare.Image = ownImage(s.Image.ID)
+	}
+	// A reference may come to name another image. Containers of versions before had neither word, and are made anew.
+	bare.Labels = map[string]string{kolla.RPCBindLabel: checksum(spec, s.Image.ID+" bare")}
+	plain.Labels = map[string]string{kolla.RPCBindLabel: checksum(spec, s.Image.ID+" as it is")}
+	return bare, plain
+}
+
+func checksum(spec engine.Spec, image string) string {
+	spec.Image = image
+	text, err := json.Marshal(spec)
 	if err != nil {
 		panic(err) // strings only
 	}
 	digest := sha256.Sum256(text)
-	spec.Labels = map[string]string{kolla.RPCBindLabel: hex.EncodeToString(digest[:])}
-	return spec
+	return hex.EncodeToString(digest[:])
+}
+
+// baseLabel is on our images, and so on their containers: the id of the image whose layers they have.
+const baseLabel = "nfslock.rpcbind.base"
+
+// ownImage is what our image of another one is called.
+func ownImage(base string) string {
+	base = strings.TrimPrefix(base, "sha256:")
+	return "nfslock/rpcbind:" + base[:min(len(base), 12)]
 }
 
 // containerPrograms are what its image must have.

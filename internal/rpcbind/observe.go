@@ -30,11 +30,15 @@ type machine struct {
 	proc    string // "/proc"
 	client  sunrpc.Caller
 	state   string // "/var/lib/nfs"
+	noImage error  // why the engine made none of ours in this run
 }
 
 // observe looks at everything at once. In check mode not even the host's package lists are refreshed.
 func (m *machine) observe(ctx context.Context, o Options, check bool) (Seen, error) {
 	s := Seen{Systemd: host.Booted(), Files: map[string]string{}, Units: map[string]host.Unit{}}
+	if m.noImage != nil {
+		s.NoImage = m.noImage.Error()
+	}
 	var err error
 	if s.Record, err = readRecord(m.dir); err != nil {
 		return s, err
@@ -74,14 +78,15 @@ func (m *machine) lookAtUnits(ctx context.Context, o Options, s *Seen) (err erro
 	if !s.Systemd {
 		return nil
 	}
-	names := []string{socketUnit, rpcUnit, statdUnit, notifyUnit, kolla.Unit(o.ContainerName)}
+	names := []string{socketUnit, rpcUnit, statdUnit, notifyUnit, ownUnit(o.ContainerName), kolla.Unit(o.ContainerName)}
 	if name := s.Record.Container; name != "" && name != o.ContainerName {
-		names = append(names, kolla.Unit(name))
+		names = append(names, ownUnit(name), kolla.Unit(name))
 	}
 	if s.Units, err = host.Units(ctx, names...); err != nil {
 		return err
 	}
-	s.KollaUnits = kollaUnits("/", kolla.Unit(o.ContainerName), kolla.Unit(s.Record.Container))
+	// Ours stays under its unit when kolla's containers are gone.
+	s.KollaUnits = kollaUnits("/", kolla.Unit(o.ContainerName), kolla.Unit(s.Record.Container)) || exists(unitFolder+ownUnit(o.ContainerName))
 	for _, path := range append([]string{bootLink, rpcLink}, dropIns...) {
 		if err := s.readFile(path); err != nil {
 			return err
@@ -225,6 +230,9 @@ func (m *machine) askEngine(ctx context.Context, o Options, s *Seen) error {
 	if err := lookAtOurs(list, o, s); err != nil {
 		return err
 	}
+	if err := m.lookAtOwnImages(ctx, list, s); err != nil {
+		return err
+	}
 	if err := m.lookAtLeft(ctx, o, list, s); err != nil {
 		return err
 	}
@@ -292,7 +300,7 @@ func (m *machine) lookAtWatched(ctx context.Context, s *Seen) error {
 }
 
 func lookAtOurs(list []engine.Listed, o Options, s *Seen) error {
-	s.unitFiles = append(s.unitFiles, unitFolder+kolla.Unit(o.ContainerName))
+	s.mayHaveUnit(o.ContainerName)
 	for _, c := range list {
 		if c.Labels[kolla.RPCBindLabel] == "" {
 			continue
@@ -300,14 +308,28 @@ func lookAtOurs(list []engine.Listed, o Options, s *Seen) error {
 		if s.Ours != nil {
 			return fmt.Errorf("cannot tell which container is the one of this module: %s and %s have its label %s; remove one", s.Ours.Name, c.Name, kolla.RPCBindLabel)
 		}
-		s.Ours = &OurContainer{ID: c.ID, Name: c.Name, State: c.State, Spec: c.Labels[kolla.RPCBindLabel]}
-		s.unitFiles = append(s.unitFiles, unitFolder+kolla.Unit(c.Name))
+		s.Ours = &OurContainer{ID: c.ID, Name: c.Name, State: c.State, Spec: c.Labels[kolla.RPCBindLabel], ImageID: c.ImageID, Inherited: kolla.Labelled(c.Labels)}
+		s.mayHaveUnit(c.Name)
 	}
 	return nil
 }
 
+// mayHaveUnit: a container's unit has one of two names, the second in versions before.
+func (s *Seen) mayHaveUnit(container string) {
+	s.unitFiles = append(s.unitFiles, unitFolder+ownUnit(container), unitFolder+kolla.Unit(container))
+}
+
+// lookAtOwnImages leaves out those from which somebody else runs a container.
+func (m *machine) lookAtOwnImages(ctx context.Context, list []engine.Listed, s *Seen) error {
+	all, err := m.engine.Images(ctx, baseLabel)
+	s.OwnImages = slices.DeleteFunc(all, func(i engine.Image) bool {
+		return slices.ContainsFunc(list, func(c engine.Listed) bool { return c.ImageID == i.ID && (s.Ours == nil || c.ID != s.Ours.ID) })
+	})
+	return err
+}
+
 // lookAtImage finds what mode container would run from: the user's image, else what a container here runs from that has both programs,
-// else what ours was made from.
+// else what ours was made from, else an image of ours whose container is gone.
 func (m *machine) lookAtImage(ctx context.Context, o Options, list []engine.Listed, s *Seen) error {
 	if o.Image != "" {
 		id, err := m.engine.ImageID(ctx, o.Image)
@@ -325,6 +347,15 @@ func (m *machine) lookAtImage(ctx context.Context, o Options, list []engine.List
 	for _, name := range candidates {
 		if i := slices.IndexFunc(list, func(c engine.Listed) bool { return c.Name == name }); i >= 0 {
 			s.Image = Image{Reference: list[i].Image, ID: list[i].ImageID}
+			if base := list[i].Labels[baseLabel]; base != "" {
+				s.Image.ID, s.Image.Ours = base, true
+			}
+			return nil
+		}
+	}
+	for _, i := range s.OwnImages {
+		if len(i.References) > 0 {
+			s.Image = Image{Reference: i.References[0], ID: i.Labels[baseLabel], Ours: true}
 			return nil
 		}
 	}
@@ -341,7 +372,7 @@ type holder struct {
 // settle puts together what was found apart.
 func (m *machine) settle(ctx context.Context, o Options, s *Seen) error {
 	if s.Record.Container != "" {
-		s.unitFiles = append(s.unitFiles, unitFolder+kolla.Unit(s.Record.Container))
+		s.mayHaveUnit(s.Record.Container)
 	}
 	for _, path := range s.unitFiles {
 		if err := s.readFile(path); err != nil {

@@ -1,6 +1,7 @@
 package rpcbind
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -39,6 +40,8 @@ const (
 	Inherit      Verb = "inherit"   // the state of a statd that is dead, from the container that it was in
 	Carry        Verb = "carry"     // statd's state from the host to the volume, or back
 	TryImage     Verb = "try image" // whether it has the programs, before anything that runs is given up for it
+	MakeImage    Verb = "make image"
+	RemoveImage  Verb = "remove image"
 	Create       Verb = "create"
 	Remove       Verb = "remove"
 	StartBox     Verb = "start container"
@@ -55,6 +58,8 @@ type Step struct {
 	PID   int         // TakeOver
 	To    Mode        // TakeOver, Inherit, Carry: whose state folder
 	Spec  engine.Spec // Create
+	Plain engine.Spec // Create, where MakeImage could not
+	Image Image       // MakeImage: of which
 	Why   string
 }
 
@@ -248,6 +253,7 @@ func (p *Plan) onHost(o Options, s Seen) error {
 		p.Steps = append(p.Steps, Step{Verb: Carry, To: OnHost, Names: []string{volume}, Why: "whom statd watches is in the container's volume"})
 		p.add(RemoveVolume, "its state is on the host", volume)
 	}
+	p.removeImages(s, func(engine.Image) bool { return false })
 	p.writeLinks(o, s) // after that: from here on statd starts along with rpcbind
 	var disabled []string
 	for _, name := range []string{socketUnit, rpcUnit} {
@@ -414,16 +420,20 @@ func (p *Plan) inContainer(o Options, s Seen) error {
 	if s.Image.Problem != "" {
 		return fmt.Errorf("cannot use mode container: %s", s.Image.Problem)
 	}
-	spec := containerSpec(o, s)
+	spec, plain := containerSpec(o, s)
 	if id, name := s.nameTaken(o); id != "" {
 		return fmt.Errorf("cannot make container %s: there is one of that name that this module did not make; choose another container_name", name)
 	}
 	leave := s.Record.onHost(s.Needed)
 	besides := o.Statd && s.Units[statdUnit].Runs() // its own rpcbind may be dead
 	running := s.Ours != nil && (s.Ours.State == "running" || s.Ours.State == "restarting" || s.Ours.State == "paused")
-	fresh := s.Ours == nil || s.Ours.Spec != spec.Labels[kolla.RPCBindLabel] || besides && running
+	same := s.Ours != nil && (s.Ours.Spec == spec.Labels[kolla.RPCBindLabel] || s.Ours.Spec == plain.Labels[kolla.RPCBindLabel])
+	fresh := !same || besides && running
 	if fresh {
-		p.Steps = append(p.Steps, Step{Verb: TryImage, Names: containerPrograms(o), Text: spec.Image})
+		p.Steps = append(p.Steps, Step{Verb: TryImage, Names: containerPrograms(o), Text: s.Image.Reference})
+	}
+	if fresh && !s.Image.Ours {
+		p.Steps = append(p.Steps, Step{Verb: MakeImage, Names: []string{spec.Image}, Image: s.Image, Why: "a container inherits the labels of its image, and kolla-ansible destroy goes by them"})
 	}
 	if leave {
 		p.stopHost(s, nil)
@@ -433,16 +443,16 @@ func (p *Plan) inContainer(o Options, s Seen) error {
 	}
 	keep := ""
 	if s.KollaUnits {
-		keep = kolla.Unit(spec.Name)
+		keep = ownUnit(spec.Name)
 	}
 	p.dropOrphans(s, keep)
 	if fresh {
 		why := "there is none"
 		if s.Ours != nil {
-			p.dropContainer(s, kolla.Unit(s.Ours.Name) == keep)
+			p.dropContainer(s, ownUnit(s.Ours.Name) == keep)
 			why = "its options or its image changed"
 		}
-		p.Steps = append(p.Steps, Step{Verb: Create, Names: []string{spec.Name}, Spec: spec, Why: why})
+		p.Steps = append(p.Steps, Step{Verb: Create, Names: []string{spec.Name}, Spec: spec, Plain: plain, Why: why})
 	}
 	p.takeOver(o, s, InContainer)
 	// A container that runs has had it: a run before this one got as far as that, and not to the end of leaving the host.
@@ -461,6 +471,9 @@ func (p *Plan) inContainer(o Options, s Seen) error {
 	}
 	p.runContainer(o, s, spec, fresh)
 	// Only now: whatever of this fails, both services run.
+	p.removeImages(s, func(i engine.Image) bool {
+		return fresh && slices.Contains(i.References, spec.Image) || !fresh && i.ID == s.Ours.ImageID
+	})
 	disabled := s.wouldReturn(removing)
 	p.add(Disable, "at the next boot it would take port 111 before the container does", disabled...)
 	if leave {
@@ -555,7 +568,7 @@ func (p *Plan) runContainer(o Options, s Seen, spec engine.Spec, fresh bool) {
 		}
 		return
 	}
-	unit := kolla.Unit(spec.Name)
+	unit := ownUnit(spec.Name)
 	path, text := unitFolder+unit, containerUnitText(spec.Name, s.EngineName, o.Statd)
 	if s.Files[path] != text {
 		p.Steps = append(p.Steps, Step{Verb: Write, Names: []string{path}, Text: text}, Step{Verb: Reload})
@@ -579,12 +592,22 @@ func (p *Plan) dropContainer(s Seen, keepUnit bool) {
 	if s.Ours.State == "paused" { // and would not end
 		p.add(Unpause, "", s.Ours.Name)
 	}
-	p.dropUnit(s, kolla.Unit(s.Ours.Name), keepUnit)
+	p.dropUnit(s, ownUnit(s.Ours.Name), keepUnit)
+	p.dropUnit(s, kolla.Unit(s.Ours.Name), false)
 	p.add(Remove, "", s.Ours.Name)
 }
 
+// removeImages removes images of ours, but for those to be kept.
+func (p *Plan) removeImages(s Seen, keep func(engine.Image) bool) {
+	for _, i := range s.OwnImages {
+		if !keep(i) {
+			p.add(RemoveImage, "no container needs it", cmp.Or(strings.Join(i.References, ""), i.ID))
+		}
+	}
+}
+
 func (p *Plan) dropUnit(s Seen, unit string, keep bool) {
-	if _, there := s.Files[unitFolder+unit]; !there {
+	if !strings.HasPrefix(s.Files[unitFolder+unit], mark) {
 		return
 	}
 	p.add(Stop, "", unit)
@@ -599,12 +622,11 @@ func (p *Plan) dropUnit(s Seen, unit string, keep bool) {
 // it does not start the next container too early.
 func (p *Plan) dropOrphans(s Seen, keep string) {
 	for _, path := range slices.Sorted(maps.Keys(s.Files)) {
-		unit, isUnit := strings.CutPrefix(path, unitFolder+"kolla-")
-		unit = "kolla-" + unit
-		if !isUnit || !strings.HasPrefix(s.Files[path], mark) || s.Ours != nil && unit == kolla.Unit(s.Ours.Name) {
-			continue
+		unit, isUnit := strings.CutPrefix(path, unitFolder)
+		ofOurs := s.Ours != nil && (unit == ownUnit(s.Ours.Name) || unit == kolla.Unit(s.Ours.Name))
+		if isUnit && !strings.Contains(unit, "/") && !ofOurs { // all others of ours are in folders of units, or links
+			p.dropUnit(s, unit, unit == keep)
 		}
-		p.dropUnit(s, unit, unit == keep)
 	}
 }
 
@@ -698,6 +720,7 @@ func (p *Plan) remove(o Options, s Seen) error {
 	if s.Ours != nil || s.Record.Volume {
 		p.add(RemoveVolume, "", volume)
 	}
+	p.removeImages(s, func(engine.Image) bool { return false })
 	p.Record = Record{Packages: s.staying(false)}
 	if len(p.Record.Packages) > 0 {
 		p.Record.Found = s.Record.Found

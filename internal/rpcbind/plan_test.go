@@ -311,7 +311,13 @@ func TestWarnings(t *testing.T) {
 
 // TestOptionsOfTheContainerAreInItsChecksum: what changes it, and what does not.
 func TestOptionsOfTheContainerAreInItsChecksum(t *testing.T) {
-	sum := func(o Options, s Seen) string { return containerSpec(o, s).Labels[kolla.RPCBindLabel] }
+	sum := func(o Options, s Seen) string {
+		bare, plain := containerSpec(o, s)
+		if bare.Labels[kolla.RPCBindLabel] == plain.Labels[kolla.RPCBindLabel] || bare.Image == plain.Image != s.Image.Ours {
+			t.Errorf("with and without an image of ours it is the same: %+v", bare)
+		}
+		return bare.Labels[kolla.RPCBindLabel]
+	}
 	s := hostOf(func(*Seen) {})
 	base := sum(options(InContainer), s)
 	for name, other := range map[string]string{
@@ -327,5 +333,8 @@ func TestOptionsOfTheContainerAreInItsChecksum(t *testing.T) {
 	}
 	if other := sum(options(Auto), hostOf(func(s *Seen) { s.Image.Reference = "sha256:1" })); other != base {
 		t.Error("the mode, or another name of the same image, changes it")
+	}
+	if other := sum(options(Auto), hostOf(func(s *Seen) { s.Image.Reference, s.Image.Ours = "nfslock/rpcbind:1", true })); other != base {
+		t.Error("it changes when kolla's containers are gone, and ours is what is left of their image")
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
-	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 )
 
 // Result is what a run reports.
@@ -72,7 +71,7 @@ func (s Seen) service(name string, c Condition, ms float64) Service {
 	switch {
 	case d.Ours:
 		v.Where = d.Where
-		unit := kolla.Unit(s.Ours.Name)
+		unit := ownUnit(s.Ours.Name)
 		_, owned := s.Files[unitFolder+unit]
 		v.Enabled = !owned || s.Units[unit].File == "enabled"
 	case d.Container != "":
@@ -198,8 +197,10 @@ func (step Step) line(s Seen, name string) (before, after string) {
 		return "paused", "running"
 	case Carry:
 		return "statd's state", "carried to the " + string(step.To)
-	case Remove, RemoveVolume:
+	case Remove, RemoveVolume, RemoveImage:
 		return "present", "absent"
+	case MakeImage:
+		return "absent", "with the layers of " + step.Image.Reference
 	case StartBox:
 		return "stopped", "started"
 	case RestartBox:

@@ -49,6 +49,18 @@ func containerRuns(w *toy) {
 	w.mark = false
 }
 
+// olderRuns is as version 0.1.0 left it: from kolla's image, under a unit called as kolla's are.
+func olderRuns(w *toy) {
+	containerRuns(w)
+	w.images, w.box.ImageID, w.box.Inherited, w.box.Spec = map[string]string{}, w.base, true, "by 0.1.0"
+	now, then := ownUnit("nfs_rpcbind"), kolla.Unit("nfs_rpcbind")
+	if text, ok := w.files[unitFolder+now]; ok {
+		w.files[unitFolder+then], w.units[then] = text, w.units[now]
+		delete(w.files, unitFolder+now)
+		delete(w.units, now)
+	}
+}
+
 var states = []state{
 	{"nothing", func(*toy) {}, false},
 	{"packages only", func(w *toy) { w.install(); w.stop(socketUnit) }, false},
@@ -94,6 +106,13 @@ var states = []state{
 	{"our container, and a statd in cinder_volume", func(w *toy) {
 		containerRuns(w)
 		w.statds = append(w.statds, &daemon{home: "cinder_volume", pid: w.pid()})
+	}, true},
+	{"our container, of an older version", olderRuns, true},
+	{"our container, whose image was superseded", func(w *toy) { containerRuns(w); w.base = "sha256:2" }, true},
+	{"our container, with kolla's labels", func(w *toy) { w.whole = true; containerRuns(w) }, true},
+	{"our container, whose image has lost its name", func(w *toy) {
+		containerRuns(w)
+		w.images = map[string]string{"another": w.box.ImageID}
 	}, true},
 	{"our container, other options", func(w *toy) { containerRuns(w); w.box.Spec = "old" }, true},
 }
@@ -153,6 +172,14 @@ func mend(t *testing.T, w *toy, st state, o Options) {
 	if err != nil || again.Changed {
 		t.Errorf("second run: changed %v, %v", again.Changed, err)
 	}
+	_, old := w.files[unitFolder+kolla.Unit("nfs_rpcbind")]
+	if images := len(w.images); old || r.Mode == OnHost && images > 0 || r.Mode == InContainer && (images > 1 || images == 0 && !w.whole) {
+		t.Errorf("the unit of versions before is there: %v; images of ours: %v", old, w.images)
+	}
+	warned := slices.ContainsFunc(again.Warnings, func(text string) bool { return strings.Contains(text, "kolla-ansible destroy would remove it") })
+	if warned != (r.Mode == InContainer && w.whole) {
+		t.Errorf("warnings: %q", again.Warnings)
+	}
 }
 
 // TestAFailedStepIsMadeUpForByTheNextRun, whichever it is, without harm.
@@ -199,7 +226,7 @@ func TestAbsentLeavesTheHostAsItWasFound(t *testing.T) {
 			if r, err := carryOut(t.Context(), w, o, ansible.Call{}); err != nil || !r.Changed {
 				t.Errorf("%s, %s: changed %v, %v", st.name, mode, r.Changed, err)
 			}
-			if w.installed != untouched.installed || len(w.files) > 0 || w.box != nil || w.volume || !w.record.empty() {
+			if w.installed != untouched.installed || len(w.files) > 0 || w.box != nil || w.volume || len(w.images) > 0 || !w.record.empty() {
 				t.Errorf("%s, %s: left behind: installed %v, files %v, container %v, volume %v, record %+v", st.name, mode, w.installed, w.files, w.box, w.volume, w.record)
 			}
 			for _, name := range []string{socketUnit, rpcUnit} {
@@ -390,7 +417,7 @@ func (w *slow) do(ctx context.Context, step Step) error {
 
 // TestAContainerThatSomebodyRemovedLeavesNothing: its unit starts it again and again.
 func TestAContainerThatSomebodyRemovedLeavesNothing(t *testing.T) {
-	unit := kolla.Unit("nfs_rpcbind")
+	unit := ownUnit("nfs_rpcbind")
 	for name, o := range map[string]Options{
 		"absent": {State: absent, Mode: Auto, Statd: true, ContainerName: "nfs_rpcbind", Timeout: 60},
 		"host":   options(OnHost), "auto": options(Auto), "container": options(InContainer),

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
@@ -57,6 +58,8 @@ type Seen struct {
 	Ours        *OurContainer
 	Image       Image             // for mode container
 	OtherNames  map[string]string // ids of containers to names
+	OwnImages   []engine.Image    // of this module, and used by no other container than ours
+	NoImage     string            // why none could be made, in this run
 	Unbound     []Unbound
 	KollaUnits  bool // kolla's containers are owned by systemd units here
 
@@ -85,12 +88,16 @@ type OurContainer struct {
 	Name  string
 	State string
 	Spec  string // the checksum of what it was made from
+
+	ImageID   string
+	Inherited bool // it has the label by which kolla-ansible takes a container for its own
 }
 
 // Image is what a container would be made from.
 type Image struct {
 	Reference string
 	ID        string
+	Ours      bool   // it is one of this module's already; the ID is that of the image whose layers it has
 	Problem   string // why there is none
 }
 
@@ -257,6 +264,14 @@ func (s Seen) warnings(o Options, mode Mode) (all []string) {
 		}
 		all = append(all, fmt.Sprintf("%s does not bind /run: /run/rpcbind.sock and the mark that statd has notified are not the host's there, %s. "+
 			"In kolla-ansible: %s: [\"/run:/run:shared\"]", u.Name, reach, kolla.ExtraVolumes(u.Name)))
+	}
+	if s.Ours != nil && s.Ours.Inherited && mode == InContainer {
+		why := ""
+		if s.NoImage != "" {
+			why = " (" + s.NoImage + ")"
+		}
+		all = append(all, fmt.Sprintf("container %s has the labels of kolla's image, as the engine made none of this module's own%s: "+
+			"kolla-ansible destroy would remove it, with its volume, in which statd's state is", s.Ours.Name, why))
 	}
 	if public := s.exposed(); len(o.Listen) == 0 && len(public) > 0 && !o.absent() {
 		all = append(all, fmt.Sprintf("port 111 is open at %s: anybody there can list this host's RPC services, and have rpcbind's larger answers sent elsewhere; "+

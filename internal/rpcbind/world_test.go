@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
@@ -33,9 +34,12 @@ type toy struct {
 	told     int  // how often the server heard of a reboot
 	box      *OurContainer
 	volume   bool
-	taken    string // a foreign program at port 111
-	poor     bool   // the image lacks a program
-	deaf     bool   // a statd that is started never answers
+	images   map[string]string // of ours, by name
+	base     string            // the id of kolla's
+	whole    bool              // the engine makes no image whose layers it is not given
+	taken    string            // a foreign program at port 111
+	poor     bool              // the image lacks a program
+	deaf     bool              // a statd that is started never answers
 	lastPID  int
 	harm     []string
 	failAt   int // the step, from 1, that fails
@@ -49,10 +53,16 @@ type daemon struct {
 	stopped bool
 }
 
-const server = "10.0.0.2"
+const (
+	server      = "10.0.0.2"
+	kollasImage = "kolla/cinder-volume"
+)
+
+// ourUnits are the unit of our container, and what it was called in versions before.
+var ourUnits = []string{ownUnit("nfs_rpcbind"), kolla.Unit("nfs_rpcbind")}
 
 func newToy() *toy {
-	w := &toy{units: map[string]host.Unit{}, files: map[string]string{}, table: map[int]bool{}, watched: map[string][]string{}, repository: true, image: true}
+	w := &toy{units: map[string]host.Unit{}, files: map[string]string{}, table: map[int]bool{}, watched: map[string][]string{}, repository: true, image: true, images: map[string]string{}, base: "sha256:1"}
 	for _, name := range []string{socketUnit, rpcUnit, statdUnit, notifyUnit} {
 		w.units[name] = host.Unit{Load: "not-found", Active: "inactive"}
 	}
@@ -118,9 +128,12 @@ func (w *toy) boot() {
 	if w.files[bootLink] != "" {
 		_ = w.start(statdUnit)
 	}
-	if u := kolla.Unit("nfs_rpcbind"); w.units[u].File == "enabled" {
-		_ = w.start(u)
-	} else if w.box != nil && !w.kollaUnits {
+	for _, u := range ourUnits {
+		if w.units[u].File == "enabled" {
+			_ = w.start(u)
+		}
+	}
+	if w.box != nil && !w.kollaUnits {
 		_ = w.startBox()
 	}
 	w.inUse = true
@@ -159,7 +172,7 @@ func (w *toy) start(name string) error {
 	if u.Masked() {
 		return errors.New(name + " is masked")
 	}
-	if unit := kolla.Unit("nfs_rpcbind"); name == unit {
+	if slices.Contains(ourUnits, name) {
 		w.activate(name, "active")
 		return w.startBox()
 	}
@@ -289,8 +302,8 @@ func (w *toy) do(_ context.Context, step Step) error {
 		}
 	case Write, Link:
 		w.files[step.Names[0]] = step.Text
-		if strings.HasPrefix(step.Names[0], unitFolder+"kolla-") {
-			w.units[kolla.Unit("nfs_rpcbind")] = host.Unit{Load: "loaded", Active: "inactive", File: "disabled"}
+		if unit := strings.TrimPrefix(step.Names[0], unitFolder); slices.Contains(ourUnits, unit) {
+			w.units[unit] = host.Unit{Load: "loaded", Active: "inactive", File: "disabled"}
 		}
 	case Delete:
 		delete(w.files, step.Names[0])
@@ -315,7 +328,24 @@ func (w *toy) do(_ context.Context, step Step) error {
 			return errors.New("the name is in use")
 		}
 		w.volume = true
-		w.box = &OurContainer{ID: "b0", Name: step.Spec.Name, State: "created", Spec: step.Spec.Labels[kolla.RPCBindLabel]}
+		spec := step.Spec
+		if w.images[spec.Image] == "" {
+			if spec = step.Plain; spec.Image != kollasImage {
+				return errors.New("no such image: " + spec.Image)
+			}
+		}
+		w.box = &OurContainer{
+			ID: "b0", Name: spec.Name, State: "created", Spec: spec.Labels[kolla.RPCBindLabel], ImageID: w.images[spec.Image], Inherited: spec.Image == kollasImage,
+		}
+	case MakeImage:
+		if !w.whole {
+			w.images[step.Names[0]] = "sha256:ours of " + step.Image.ID
+		}
+	case RemoveImage:
+		if w.box != nil && w.box.ImageID == w.images[step.Names[0]] {
+			w.harm = append(w.harm, "the image that is in use was removed")
+		}
+		delete(w.images, step.Names[0])
 	case StartBox:
 		return w.startBox()
 	case RestartBox:
@@ -375,7 +405,7 @@ func (w *toy) doUnits(step Step) error {
 			w.stop(name)
 			continue
 		case Restart:
-			if name == kolla.Unit("nfs_rpcbind") || name == statdUnit {
+			if slices.Contains(ourUnits, name) || name == statdUnit {
 				w.stop(name)
 			} else {
 				w.stop(rpcUnit)
@@ -421,7 +451,7 @@ func (w *toy) carryTo(from, to string) {
 func (w *toy) observe(_ context.Context, o Options, _ bool) (Seen, error) {
 	s := Seen{
 		Systemd: true, Units: maps.Clone(w.units), Files: maps.Clone(w.files), Record: w.record, Notified: w.mark, KollaUnits: w.kollaUnits,
-		EngineName: "docker", OtherNames: map[string]string{"c0": "cinder_volume"}, Image: Image{Reference: "kolla/cinder-volume", ID: "sha256:1"},
+		EngineName: "docker", OtherNames: map[string]string{"c0": "cinder_volume"}, Image: Image{Reference: kollasImage, ID: w.base},
 		Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("10.0.0.1")},
 	}
 	if u, linked := s.Units[statdUnit], w.files[bootLink] != ""; linked && u.File == "static" {
@@ -432,6 +462,9 @@ func (w *toy) observe(_ context.Context, o Options, _ bool) (Seen, error) {
 		box := *w.box
 		s.Ours = &box
 		s.OtherNames[box.ID] = box.Name
+	}
+	for name, id := range w.images {
+		s.OwnImages = append(s.OwnImages, engine.Image{ID: id, References: []string{name}, Labels: map[string]string{baseLabel: strings.TrimPrefix(id, "sha256:ours of ")}})
 	}
 	if !w.image {
 		s.Image = Image{Problem: "no image"}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"path"
 	"slices"
@@ -34,8 +35,13 @@ func (s *Server) make(w http.ResponseWriter, name string, body []byte) {
 		fail(w, http.StatusNotFound, "No such image: %s", request.Image)
 	default:
 		id := fmt.Sprintf("%064x", len(s.engine.Containers)+1000)
+		labels := maps.Clone(s.engine.ImageLabels[s.engine.Images[request.Image]])
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		maps.Copy(labels, request.Labels)
 		s.engine.Containers = append(s.engine.Containers, Container{
-			ID: id, Name: name, Image: request.Image, ImageID: s.engine.Images[request.Image], State: "created", Labels: request.Labels,
+			ID: id, Name: name, Image: request.Image, ImageID: s.engine.Images[request.Image], State: "created", Labels: labels,
 			NetworkMode: request.HostConfig.NetworkMode, Binds: request.HostConfig.Binds, RestartMode: request.HostConfig.RestartPolicy.Name,
 			Command: request.Entrypoint, Files: map[string]string{}, SecurityOptions: request.HostConfig.SecurityOpt,
 		})
@@ -117,7 +123,10 @@ func (s *Server) inspectImage(w http.ResponseWriter, reference string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if id := s.engine.Images[reference]; id != "" {
-		answer(w, http.StatusOK, map[string]any{"Id": id})
+		answer(w, http.StatusOK, map[string]any{
+			"Id": id, "Architecture": "amd64", "Os": "linux", "Config": map[string]any{"Labels": s.engine.ImageLabels[id]},
+			"RootFS": map[string]any{"Type": "layers", "Layers": s.engine.Layers[id]},
+		})
 		return
 	}
 	fail(w, http.StatusNotFound, "No such image: %s", reference)

@@ -23,8 +23,12 @@ type Engine struct {
 	MinAPI     string // the oldest; empty: any
 	Containers []Container
 	Images     map[string]string // reference to id
-	InImages   []string          // files that every one of them has
-	Volumes    map[string]string // name to folder on the host
+	// Layers and ImageLabels are those of images, by id.
+	Layers      map[string][]string
+	ImageLabels map[string]map[string]string
+	Store       Store
+	InImages    []string          // files that every one of them has
+	Volumes     map[string]string // name to folder on the host
 	// VolumeLabels are those of volumes that a call made.
 	VolumeLabels map[string]map[string]string
 }
@@ -190,6 +194,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.turn(w, parts[1], "exited")
 	case call == "DELETE containers":
 		s.remove(w, parts[1], r.URL.Query().Get("force") == "1")
+	case call == "GET images" && parts[1] == "json":
+		s.listImages(w, r.URL.Query().Get("filters"))
+	case call == "GET images" && parts[1] == "get":
+		s.saveImage(w, r.URL.Query().Get("names"))
+	case call == "POST images" && parts[1] == "load":
+		s.loadImage(w, body)
+	case call == "DELETE images":
+		s.removeImage(w, strings.Join(parts[1:len(parts)-2], "/"))
 	case call == "GET images" && parts[len(parts)-3] == "json":
 		s.inspectImage(w, strings.Join(parts[1:len(parts)-3], "/"))
 	case call == "POST containers" && parts[2] == "unpause":

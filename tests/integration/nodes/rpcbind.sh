@@ -520,16 +520,136 @@ scenario_container_statd_elsewhere() {
   silent
 }
 
+# with_unit: cinder_volume is owned by a unit, as kolla-ansible's containers are
+with_unit() {
+  sh_node 'printf "[Service]\nExecStart=/usr/bin/docker start -a cinder_volume\nExecStop=/usr/bin/docker stop cinder_volume\n[Install]\nWantedBy=multi-user.target\n" >/etc/systemd/system/kolla-cinder_volume-container.service
+    systemctl daemon-reload; systemctl -q enable --now kolla-cinder_volume-container'
+}
+labels() { in_node docker inspect -f '{{range $name, $value := .Config.Labels}}{{$name}} {{end}}' nfs_rpcbind; }
+own_images() { in_node docker images -q --filter label=nfslock.rpcbind.base | wc -l; }
+# stays WHAT: the container runs on as the same one, with its volume and unit
+stays() {
+  check "the container after $1" "$(in_node docker inspect -f '{{.State.Status}} {{.Id}}' nfs_rpcbind)" "running $id"
+  check "its unit after $1" "$(unit nfslock-nfs_rpcbind.service) $(in_node systemctl is-enabled nfslock-nfs_rpcbind.service)" "active enabled"
+  check "whom it watches after $1" "$(sh_node "ls $(in_node docker volume inspect -f '{{.Mountpoint}}' nfs_rpcbind)/sm")" "$server"
+  answers
+}
+
+# kolla-ansible's stop, prune-images, upgrade and destroy, beside the container. What each does was read in kolla-ansible 23; destroy's tools are its own.
+scenario_container_kollas_commands() {
+  fresh
+  with_image -v cinder:/var/lib/cinder
+  with_unit
+  installed_rpcinfo
+  module '{"mode": "container"}'
+  reports false true container
+  check "its labels" "$(labels)" "nfslock.rpcbind nfslock.rpcbind.base "
+  check "its environment" "$(in_node docker exec nfs_rpcbind env | grep -c KOLLA)" 0
+  local id
+  id=$(in_node docker inspect -f '{{.Id}}' nfs_rpcbind)
+  watches "$(in_node docker volume inspect -f '{{.Mountpoint}}' nfs_rpcbind)"
+
+  in_node systemctl stop kolla-cinder_volume-container # kolla-ansible stop
+  stays stop
+  in_node systemctl start kolla-cinder_volume-container
+  in_node docker image prune -f --filter label=kolla_version >/dev/null # kolla-ansible prune-images, by docker_prune
+  in_node docker image prune -af >/dev/null
+  stays prune-images
+  check "images of ours" "$(own_images)" 1
+
+  # kolla-ansible upgrade: another image, and a new container of it. Ours follows with the next run, and keeps its state.
+  sh_node "docker run --name newer --user 0 --entrypoint sh $image -c 'echo newer >/etc/newer' && docker commit -c 'LABEL kolla_version=newer' newer cinder:newer && docker rm newer
+    systemctl stop kolla-cinder_volume-container; docker rm -f cinder_volume" >/dev/null
+  stays upgrade
+  in_node docker create --name cinder_volume --network host -v /run:/run:shared -v cinder:/var/lib/cinder cinder:newer >/dev/null
+  in_node systemctl start kolla-cinder_volume-container
+  module '{"mode": "container"}'
+  reports false true container
+  check "the image inside" "$(in_node docker exec nfs_rpcbind cat /etc/newer)" newer
+  check "images of ours" "$(own_images)" 1
+  id=$(in_node docker inspect -f '{{.Id}}' nfs_rpcbind)
+  stays "it followed"
+  module '{"mode": "container"}'
+  reports false false container
+
+  kollas_tools
+  in_node bash /root/cleanup-containers docker >/dev/null
+  check "containers after destroy" "$(in_node docker ps -a --format '{{.Names}}')" nfs_rpcbind
+  stays destroy
+  in_node bash /root/cleanup-images --all -e docker >/dev/null # with enable_destroy_images
+  check "images of kolla's" "$(in_node docker images -q --filter label=kolla_version)" ""
+  stays "the images' removal"
+  module '{"mode": "container"}'
+  reports false false container
+  reboot
+  watches "$(in_node docker volume inspect -f '{{.Mountpoint}}' nfs_rpcbind)" # those before are told, and forgotten
+  stays "a reboot"
+  module '{"mode": "container", "listen": ["10.99.0.1"]}' # recreated from our own image: there is no other
+  reports false true container
+  id=$(in_node docker inspect -f '{{.Id}}' nfs_rpcbind)
+  stays "another option"
+  in_node docker rm -f nfs_rpcbind >/dev/null
+  module '{"mode": "container", "listen": ["10.99.0.1"]}'
+  reports false true container
+  answers
+  module '{"state": "absent"}'
+  reports false true ""
+  check "what is left" "$(in_node docker ps -aq)$(in_node docker volume ls -q)$(in_node docker images -aq)$(sh_node 'ls /etc/systemd/system | grep -e rpcbind -e nfslock')" ""
+}
+# kollas_tools: the programs of kolla-ansible destroy are in the node
+kollas_tools() {
+  # shellcheck source=tests/ansible/venv.sh
+  . "$top/tests/ansible/venv.sh"
+  newest_python 3.11
+  "$(venv "unit-$core-py$version" "$python" "ansible-core==$core" pytest==9.2.0)/python" -m pip download --quiet --no-deps --only-binary :all: --python-version 3.12 -d "$work" kolla-ansible==23.0.0
+  "$python" -m zipfile -e "$work"/kolla_ansible-*.whl "$work/kolla-ansible"
+  local tool
+  for tool in cleanup-containers cleanup-images; do docker cp -q "$work"/kolla-ansible/*.data/data/share/kolla-ansible/tools/$tool "$node:/root/"; done
+  sh_node 'command -v sudo >/dev/null || { printf "#!/bin/sh\nexec \"\$@\"\n" >/usr/local/bin/sudo; chmod 755 /usr/local/bin/sudo; }'
+}
+
+# What version 0.1.0 made: from kolla's image as it is, under a unit called as kolla's are. It is replaced once, and keeps its state.
+scenario_container_older() {
+  fresh
+  with_image
+  with_unit
+  installed_rpcinfo
+  module '{"mode": "container"}'
+  watches "$(in_node docker volume inspect -f '{{.Mountpoint}}' nfs_rpcbind)"
+  local old=/etc/systemd/system/kolla-nfs_rpcbind-container.service
+  sh_node "systemctl -q disable --now nfslock-nfs_rpcbind; mv /etc/systemd/system/nfslock-nfs_rpcbind.service $old; systemctl daemon-reload
+    docker cp nfs_rpcbind:/usr/local/lib/nfs_rpcbind.py /root/; docker rm nfs_rpcbind; docker image prune -af
+    docker create --name nfs_rpcbind --network host --user 0 --label nfslock.rpcbind=0123 -v /run:/run:shared -v nfs_rpcbind:/var/lib/nfs --entrypoint python3 $image /usr/local/lib/nfs_rpcbind.py --statd
+    docker cp /root/nfs_rpcbind.py nfs_rpcbind:/usr/local/lib/; systemctl -q enable --now kolla-nfs_rpcbind-container" >/dev/null
+  sleep 2
+  answers
+  in_use
+  in_use_inside
+  contains "its labels before" "$(labels)" kolla_version
+  module '{"mode": "container", "_ansible_check_mode": true}'
+  reports false true container
+  module '{"mode": "container"}'
+  reports false true container
+  local id
+  id=$(in_node docker inspect -f '{{.Id}}' nfs_rpcbind)
+  stays "the change"
+  check "its labels" "$(labels)" "nfslock.rpcbind nfslock.rpcbind.base "
+  check "the old unit" "$(sh_node "ls $old 2>/dev/null; systemctl is-active kolla-nfs_rpcbind-container")" inactive
+  sleep 1
+  silent
+  module '{"mode": "container"}'
+  reports false false container
+}
+
 scenario_container_unit() {
   fresh
   with_image
   installed_rpcinfo
-  sh_node 'printf "[Service]\nExecStart=/usr/bin/docker start -a cinder_volume\nExecStop=/usr/bin/docker stop cinder_volume\n[Install]\nWantedBy=multi-user.target\n" >/etc/systemd/system/kolla-cinder_volume-container.service
-    systemctl daemon-reload; systemctl -q enable --now kolla-cinder_volume-container'
+  with_unit
   module '{"mode": "container"}'
   reports false true container
   answers
-  check "its unit" "$(unit kolla-nfs_rpcbind-container.service) $(in_node systemctl is-enabled kolla-nfs_rpcbind-container.service)" "active enabled"
+  check "its unit" "$(unit nfslock-nfs_rpcbind.service) $(in_node systemctl is-enabled nfslock-nfs_rpcbind.service)" "active enabled"
   check "its restart policy" "$(in_node docker inspect -f '{{.HostConfig.RestartPolicy.Name}}' nfs_rpcbind)" no
   in_node docker kill nfs_rpcbind
   sleep 14
@@ -556,7 +676,7 @@ scenario_container_unit() {
   in_node docker rm -f nfs_rpcbind >/dev/null
   module '{"state": "absent"}'
   reports false true ""
-  check "its unit" "$(sh_node 'ls /etc/systemd/system | grep rpcbind; systemctl is-active kolla-nfs_rpcbind-container')" inactive
+  check "its unit" "$(sh_node 'ls /etc/systemd/system | grep rpcbind; systemctl is-active nfslock-nfs_rpcbind')" inactive
   check "volumes" "$(in_node docker volume ls -q)" ""
 }
 
