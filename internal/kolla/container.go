@@ -16,6 +16,15 @@ func Carries(name string) bool { return slices.Contains(first[:6], name) }
 // RunsGuests is true of the container whose programs the instances are: the one to restart when they change.
 func RunsGuests(name string) bool { return name == "nova_libvirt" }
 
+// HealthTest is the command that tells whether a container is well: its own test or, where that was left out (enable_container_healthchecks), kolla's
+// of libvirt, whose client has to reach the service. Nil where there is none.
+func HealthTest(name string, own []string) []string {
+	if len(own) == 0 && RunsGuests(name) {
+		return []string{"virsh", "version", "--daemon"}
+	}
+	return own
+}
+
 // Unit is the systemd unit that owns a container since kolla-ansible 2023.1 (ansible/module_utils/kolla_systemd_worker.py
 // there). Older releases leave the restart to the engine and have none.
 func Unit(name string) string { return "kolla-" + name + "-container.service" }

@@ -143,7 +143,7 @@ func (w *world) Exec(_ context.Context, id string, c engine.Command) (engine.Out
 	if b.State != "running" {
 		return engine.Outcome{}, errors.New("container is " + b.State)
 	}
-	if c.Args[0] == "healthcheck" {
+	if c.Args[0] == "healthcheck" || len(b.Health) == 0 && c.Args[0] == "virsh" && b.Name == "nova_libvirt" {
 		if b.unwell {
 			return engine.Outcome{ExitCode: 1, Output: "not well"}, nil
 		}

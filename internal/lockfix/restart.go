@@ -116,19 +116,20 @@ func (j *job) awaitStart(ctx context.Context, before engine.Container, healthy b
 	}
 }
 
-// health runs the container's own health test once, as its own user. The engine's word for it comes half a minute late.
+// health runs the container's health test once, as its own user. The engine's word for it comes half a minute late.
 func (j *job) health(ctx context.Context, c engine.Container) error {
-	if len(c.Health) == 0 {
+	test := kolla.HealthTest(c.Name, c.Health)
+	if len(test) == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthLimit)
 	defer cancel()
-	out, err := j.engine.Exec(ctx, c.ID, engine.Command{Args: c.Health})
+	out, err := j.engine.Exec(ctx, c.ID, engine.Command{Args: test})
 	if err != nil {
 		return err
 	}
 	if out.ExitCode != 0 {
-		return fmt.Errorf("its health test %q ended with %d: %s", strings.Join(c.Health, " "), out.ExitCode, ending(out.Output))
+		return fmt.Errorf("its health test %q ended with %d: %s", strings.Join(test, " "), out.ExitCode, ending(out.Output))
 	}
 	return nil
 }

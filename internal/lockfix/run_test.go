@@ -404,6 +404,19 @@ func TestUnhealthyAfterRestartRollsBack(t *testing.T) {
 	}
 }
 
+// kolla-ansible leaves the tests out where enable_container_healthchecks is off.
+func TestWithoutAHealthTestLibvirtIsAsked(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	w.boxes["nova_libvirt"].Health, w.boxes["nova_libvirt"].unhealed = nil, true
+	o := options()
+	o.Timeout = 2
+	r, err := w.run(o, ansible.Call{}, set, f)
+	if err == nil || statuses(r) != "nova_libvirt rolled_back, cinder_volume rolled_back" {
+		t.Fatalf("%v, %s", err, statuses(r))
+	}
+}
+
 func TestUnhealthyBeforeIsNoFailureAfter(t *testing.T) {
 	w := twoContainers(t)
 	set, f := folder(t, qemuUtils(patched))

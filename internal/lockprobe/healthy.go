@@ -15,9 +15,6 @@ import (
 // healthLimit is kolla's own timeout of a health test.
 const healthLimit = 30 * time.Second
 
-// askLibvirt is the test of a container that has none: libvirt's client has to reach the service.
-var askLibvirt = []string{"virsh", "version", "--daemon"}
-
 // runsGuests is the view of the container that does, nil if it does not run or was not to be looked at.
 func (s seen) runsGuests() *view {
 	i := slices.IndexFunc(s.views, func(v *view) bool { return kolla.RunsGuests(v.name) && v.root != nil })
@@ -44,10 +41,7 @@ func (m *machine) libvirt(ctx context.Context, s seen) Libvirt {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	test := v.Health
-	if len(test) == 0 {
-		test = askLibvirt
-	}
+	test := kolla.HealthTest(v.name, v.Health)
 	out, err := m.engine.Exec(ctx, v.ID, engine.Command{Args: test})
 	text := ending(strings.Join(test, " "))
 	switch {
