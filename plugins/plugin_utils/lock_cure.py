@@ -274,13 +274,14 @@ def joined(*found):
     return reasons
 
 
-# kolla-ansible looks for that file before it takes its own: tasks/config.yml of its role nova-cell.
+# In the words of nfs_lock_info, which says it of the mounts that it sees.
 REMEMBER_OWNER = (
-    "set remember_owner = 0: copy templates/qemu.conf.j2 of kolla-ansible's role nova-cell to nova/qemu.conf.j2 in node_custom_config (/etc/kolla/config), "
-    "where it takes that template's place as a whole, add the line, and run kolla-ansible reconfigure. "
-    "libvirt then no longer gives a disk back to its owner from before, and no longer keeps two libvirts apart while they change owners and labels"
+    "libvirt's own lock ends with remember_owner = 0: copy qemu.conf.j2 from kolla-ansible's roles/nova-cell/templates to /etc/kolla/config/nova/qemu.conf.j2 "
+    "(of one host: nova/INVENTORY_HOSTNAME/qemu.conf.j2), which replaces the template as a whole, add the line, and run kolla-ansible reconfigure, "
+    "which restarts nova_libvirt; guests that run go on. "
+    "libvirt then no longer gives a disk back to the owner it had before the guest, nor keeps two libvirts apart while they change owners."
 )
-LOCKSPACE = "its lock manager locks each disk: give it a lockspace on a share that has locks, see docs/locks.md"
+LOCKSPACE = "libvirt's lock manager locks each disk: give it a lockspace on a share that has locks, see docs/locks.md"
 
 
 def fill_libvirt(plan, info, whole):
@@ -297,7 +298,7 @@ def fill_libvirt(plan, info, whole):
     if sources and flag(locks, "own_locks"):
         remedy = LOCKSPACE if text(locks, "lock_manager") else REMEMBER_OWNER
         where = some(list(dict.fromkeys(sources)))
-        plan["left"].append(f"guests do not start from {where} while libvirt takes a lock of its own on each disk, whatever QEMU does{detail}: {remedy}")
+        plan["left"].append(f"guests do not start from {where} even with the patched QEMU{detail}: {remedy}")
     elif sources and detail:
         plan["look"].append(f"whether libvirt takes a lock of its own on each disk could not be told{detail}")
 

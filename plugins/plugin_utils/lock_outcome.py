@@ -25,7 +25,7 @@ def outcome(known):
     left = [sentence for sentence in plan.get("left", []) if isinstance(sentence, str)]
     look = [sentence for sentence in plan.get("look", []) if isinstance(sentence, str)]
     if end:
-        return text(end, "status"), "; ".join([text(end, "message"), *left, *look])
+        return text(end, "status"), joined([text(end, "message"), *left, *look])
     if not looked_at(info):
         return ("unreachable" if flag(info, "unreachable") else "failed"), text(info, "msg") or "it was not looked at"
     if not plan:
@@ -33,8 +33,13 @@ def outcome(known):
     if flag(plan, "todo"):
         return "stopped", "not begun: the run had stopped"
     if left:
-        return "left", "; ".join(left + look)
-    return "nothing", "; ".join([text(info, "msg"), *look])
+        return "left", joined(left + look)
+    return "nothing", joined([text(info, "msg"), *look])
+
+
+def joined(sentences):
+    """One sentence of all of them."""
+    return "; ".join(sentence.rstrip(".") for sentence in sentences)
 
 
 def later(known, refused, word, sentence):

@@ -56,11 +56,11 @@ def matrix(report):
 
 
 def tone(cell):
-    """Refused locks are no emergency where QEMU was patched for that, and still no protection; but where no guest starts, QEMU is not all."""
+    """Refused locks are no emergency where QEMU was patched for that, or none is, and still no protection; but where no guest starts, QEMU is not all."""
     if cell["no_guest_starts"]:
         return "bad"
-    patched = cell["qemu"] == "patched" and cell["verdict"] in ("locks_refused", "ofd_unsupported")
-    return "warn" if patched else TONES[cell["verdict"]]
+    borne = (cell["qemu"] == "patched" or cell["name"] == "host") and cell["verdict"] in ("locks_refused", "ofd_unsupported")
+    return "warn" if borne else TONES[cell["verdict"]]
 
 
 def together(rows):

@@ -169,13 +169,15 @@ def test_the_rules_are_rules_and_fire():
 
 
 def test_verdicts_cures_and_commands_are_those_of_the_program():
-    from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_report
+    from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_cure, lock_report
 
     go = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "internal" / "lockprobe").glob("[a-z]*.go") if not path.name.endswith("_test.go"))
     values = dict(re.findall(r'(\w+)\s+Verdict\s+= "([a-z_]+)"', go))
     order = re.search(r"var worstFirst = \[\]Verdict\{([^}]*)\}", go)[1]
     assert tuple(values[name] for name in re.findall(r"\w+", order)) == lock_report.VERDICTS
     assert set(re.findall(r'\bFix\s+= "([a-z_0-9]+)"', go)) == {"none", *lock_report.FIXES}
+    owner = re.search(r"const rememberOwner = (.*?)\n\n", go, re.S)[1]
+    assert "".join(re.findall(r'"([^"]*)"', owner)) == lock_cure.REMEMBER_OWNER
     commands = re.findall(r'Command\s+= "([^"]+)"', go)
     assert len(commands) >= 3
     for command in commands:

@@ -182,9 +182,9 @@ def test_what_a_plan_says_of_libvirt():
         (sentence,) = lock_cure.cure(host(*mounts, nova_libvirt="stock") | libvirt(True, **locks), WHOLE)["left"]
         return sentence
 
-    assert left().startswith("guests do not start from a:/, b:/ while libvirt takes a lock of its own on each disk, whatever QEMU does: set remember_owner = 0")
+    assert left().startswith("guests do not start from a:/, b:/ even with the patched QEMU: libvirt's own lock ends with remember_owner = 0")
     assert "a lockspace" in left(lock_manager="lockd")
-    assert "whatever QEMU does (another holds after the next start): " in left(detail="another holds after the next start")
+    assert "even with the patched QEMU (another holds after the next start): " in left(detail="another holds after the next start")
 
 
 def test_emulators_that_do_not_count_are_told_where_others_are_patched():

@@ -77,8 +77,8 @@ def test_what_became_of_each_host():
         "h4: failed: no root",
         "h7: lost: contact was lost during the patched QEMU; run again, which looks at what is there first. nova-compute is disabled there",
         "h6: stopped: not begun: the run had stopped",
-        "h2: left: patched; filer:/x: server_no_nlm: because.",
-        "h8: left: filer:/x: server_no_nlm: because.",
+        "h2: left: patched; filer:/x: server_no_nlm: because",
+        "h8: left: filer:/x: server_no_nlm: because",
         "h9: done: patched",
         "h10: nothing: what is wrong; no lock is taken",
     ]
