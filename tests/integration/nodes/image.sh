@@ -11,6 +11,8 @@ tag=nfslock-lab/node:$release
 if [ "$(docker image inspect -f '{{index .Config.Labels "nfslock.lab"}}' "$tag" 2>/dev/null)" = "$inputs" ]; then exit 0; fi
 echo "nodes: making the image for $release (about a minute, once)"
 packages=systemd,systemd-sysv,dbus,python3,procps,docker.io,openssh-server,iproute2
+# From Debian 13 on the engine's command line is a package of its own. The last three are what kolla-ansible wants of a host.
+[ "$release" = bookworm ] || packages+=,docker-cli,python3-docker,python3-dbus,sudo
 # An archive of .debs without dpkg-dev: what apt needs of a Packages file are the control fields, path, size and checksum.
 archive='mkdir -p /srv/archive/partial && cd /srv/archive
 apt-get install -qq --download-only --no-install-recommends -o Dir::Cache::archives=/srv/archive rpcbind nfs-common

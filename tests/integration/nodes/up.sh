@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Starts a whole host afresh, with nova_libvirt owned by its systemd unit. Ends with 77 where this machine cannot run one.
-# usage: [NODE_VOLUME=NAME] [NODE_BARE=yes] up.sh NAME
-# NODE_VOLUME keeps the node's images for the next node, one node at a time; NODE_BARE=yes leaves nova_libvirt out
+# usage: [NODE_VOLUME=NAME] [NODE_BARE=yes] [NODE_RELEASE=trixie] up.sh NAME
+# NODE_VOLUME keeps the node's images for the next node, one node at a time; NODE_BARE=yes leaves nova_libvirt out. An engine of Debian 13 or newer runs
+# privileged containers there; bookworm's refuses where the machine lacks a capability.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 name=${1:?usage: [NODE_VOLUME=NAME] up.sh NAME}
-release=bookworm
+release=${NODE_RELEASE:-bookworm}
 image=nfslock-lab/nova-libvirt:$release
 [ "${NODE_BARE:-}" = yes ] || "$here/../lab/image.sh" "$release"
 "$here/image.sh" "$release"
@@ -22,13 +23,16 @@ cannot() {
 # shellcheck disable=SC2016 # for the shell in the node
 boot='mount --make-rshared /
 for m in /sys/fs/cgroup $(awk "\$3 == \"cgroup\" {print \$2}" /proc/mounts); do mount -o remount,bind,rw "$m"; done
-exec /sbin/init'
+exec /sbin/init "$@"'
+# systemd 256 and newer refuse a machine with the old control groups, unless they are told twice.
+init=()
+[ "$release" = bookworm ] || init=(SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 systemd.unified_cgroup_hierarchy=0)
 # All capabilities but the one that machines in the cloud often lack: an engine refuses to start a container with a
 # capability that is not there. --tmpfs makes /run noexec, as on a Debian host.
 refusal=$(docker run -d --name "$name" --hostname "$name" --label nfslock.lab=node --network none \
   --cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
   --cgroupns private --device-cgroup-rule 'a *:* rwm' --tmpfs /run -v "${NODE_VOLUME:+$NODE_VOLUME:}/var/lib/docker" \
-  "nfslock-lab/node:$release" /bin/sh -c "$boot" 2>&1 >/dev/null) || cannot "$(tr '\n' ' ' <<<"$refusal")"
+  "nfslock-lab/node:$release" /bin/sh -c "$boot" sh "${init[@]}" 2>&1 >/dev/null) || cannot "$(tr '\n' ' ' <<<"$refusal")"
 in_node() { docker exec -i "$name" "$@"; }
 up=
 for _ in $(seq 60); do
