@@ -57,6 +57,10 @@ host-profile: build ## the program of running guests in containers with all of k
 releases: build ## one patch set for Debian 11, 12 and 13 in containers of each; slow the first time
 	tests/integration/releases.sh
 
+# NOVA_LIBVIRT_IMAGE=, NOVA_COMPUTE_IMAGE=, CINDER_VOLUME_IMAGE= name images instead; NFSLOCK_PATCH_SET= a set; KEEP=yes leaves the host there.
+kolla: build ## real kolla: its images, a whole host, kolla-ansible's deploy, and the fix on it; half an hour the first time, see tests/integration/kolla
+	tests/integration/kolla/run.sh
+
 arm64: ## the arm64 program on an arm64 container, on an amd64 machine; builds a patch set of both architectures: half an hour the first time
 	tests/integration/arm64.sh
 
@@ -93,4 +97,4 @@ lint: ## Go, shell, YAML, Ansible
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh' .ci/run)
 	tests/ansible/lint.sh
 
-.PHONY: help build docs test test-go test-python test-report screenshots test-lab matrix host-profile releases arm64 soak demo bench patch-set patch-sets fuzz lint
+.PHONY: help build docs test test-go test-python test-report screenshots test-lab matrix host-profile releases kolla arm64 soak demo bench patch-set patch-sets fuzz lint
