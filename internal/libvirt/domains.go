@@ -19,6 +19,9 @@ import (
 // definedFolder has a file for each domain that is defined. Nova defines every instance.
 const definedFolder = "etc/libvirt/qemu"
 
+// runningFolder has one for each that runs.
+const runningFolder = "run/libvirt/qemu"
+
 // Far above real ones: a domain of Nova's has 6,000 bytes, a host some hundreds of them.
 const (
 	domainLimit  = 1 << 20
@@ -56,6 +59,15 @@ func Emulators(root *os.Root) ([]string, error) {
 	}
 	slices.Sort(found)
 	return found, nil
+}
+
+// Runs tells whether libvirt in a container has a domain of that name running: it keeps a file of each in /run, which kolla binds from the host.
+func Runs(root *os.Root, name string) bool {
+	if name == "" || strings.ContainsRune(name, '/') {
+		return false
+	}
+	_, err := root.Lstat(path.Join(runningFolder, name+".xml"))
+	return err == nil
 }
 
 // emulatorOf reads as far as it can: a file that is being written is read at the next run.

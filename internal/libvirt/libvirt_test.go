@@ -112,17 +112,20 @@ func TestWhichLocksLibvirtTakesByItself(t *testing.T) {
 		{"off", map[string]string{qemuConf: kollas + "remember_owner = 0\n"}, "11.3.0-3", false, "", ""},
 		{"ownership off", map[string]string{qemuConf: "dynamic_ownership = 0\n"}, "11.3.0-3", false, "", ""},
 		{"libvirt of before that", map[string]string{qemuConf: kollas}, "1:5.0.0-4", false, "", ""},
-		{"the lock daemon on the disks", map[string]string{qemuConf: "remember_owner = 0\nlock_manager = \"lockd\"\n"}, "11.3.0-3", true, "file_lockspace_dir", ""},
+		{"the lock daemon on the disks", map[string]string{qemuConf: "remember_owner = 0\nlock_manager = \"lockd\"\n"}, "11.3.0-3", true, "lockd", ""},
 		{"the lock daemon elsewhere", map[string]string{qemuConf: "remember_owner = 0\nlock_manager = \"lockd\"\n", lockdConf: "file_lockspace_dir = \"/srv/locks\"\n"}, "11.3.0-3", false, "", ""},
 		{"the lock daemon elsewhere, and ownership", map[string]string{qemuConf: "lock_manager = \"lockd\"\n", lockdConf: "file_lockspace_dir = \"/srv/locks\"\n"}, "11.3.0-3", true, "remember_owner", ""},
 		{"the lock daemon where it is told to", map[string]string{qemuConf: "remember_owner = 0\nlock_manager = \"lockd\"\n", lockdConf: "auto_disk_leases = 0\n"}, "11.3.0-3", false, "", ""},
+		{"both", map[string]string{qemuConf: "lock_manager = \"lockd\"\n"}, "11.3.0-3", true, "and lock_manager", ""},
 		{"sanlock", map[string]string{qemuConf: "remember_owner = 0\nlock_manager = \"sanlock\"\n"}, "11.3.0-3", false, "", ""},
 		{"deployed, and not yet in force", map[string]string{qemuConf: kollas, deployedConf: kollas + "remember_owner = 0\n"}, "11.3.0-3", true, "remember_owner", "holds after the container's next start"},
 		{"deployed, and in force", map[string]string{qemuConf: kollas, deployedConf: kollas}, "11.3.0-3", true, "remember_owner", ""},
 		{"a file that libvirt cannot read either", map[string]string{qemuConf: "remember_owner = no\n"}, "11.3.0-3", true, "remember_owner", "cannot read /etc/libvirt/qemu.conf: line 1"},
 	} {
 		l := ReadLocks(tree(t, test.files), test.version)
-		if l.OwnLocks != test.own || (l.Why() == "") == test.own || !strings.Contains(l.Why(), test.why) || !strings.Contains(l.Detail, test.detail) || test.detail == "" && l.Detail != "" {
+		if l.OwnLocks != test.own || (l.Why() == "") == test.own || (l.Remedy == "") == test.own ||
+			strings.Contains(l.Remedy, "remember_owner = 0") != strings.Contains(l.Why(), "remember_owner") || strings.Contains(l.Remedy, "file_lockspace_dir") != strings.Contains(l.Why(), "lockd") ||
+			!strings.Contains(l.Why(), test.why) || !strings.Contains(l.Detail, test.detail) || test.detail == "" && l.Detail != "" {
 			t.Errorf("%s: %+v, %q", test.name, l, l.Why())
 		}
 	}

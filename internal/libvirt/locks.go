@@ -26,9 +26,10 @@ type Locks struct {
 	DynamicOwnership bool   `json:"dynamic_ownership"` // it gives a disk to QEMU's user
 	LockManager      string `json:"lock_manager"`      // "lockd" or "sanlock"; empty without one
 	OwnLocks         bool   `json:"own_locks"`         // it takes a lock on each disk, a POSIX one, and starts no guest where that is refused
+	Remedy           string `json:"remedy"`            // sentences: how its own locks are given up, and what that gives up; empty where it takes none
 	Detail           string `json:"detail"`            // what could not be told, or is not yet in force
 
-	lockspace bool // its lock manager locks files of its own in another folder, not the disks
+	byOwner, byManager bool // what takes them
 }
 
 // ReadLocks finds out what holds in a container. version is that of libvirt's package. In libvirt's words: remember_owner came in 5.6,
@@ -40,13 +41,15 @@ func ReadLocks(root *os.Root, version string) Locks {
 		l.Detail = err.Error()
 	}
 	l.take(now)
-	if lockd, err := readConf(root, lockdConf); err != nil {
+	lockd, err := readConf(root, lockdConf)
+	if err != nil {
 		l.Detail = join(l.Detail, err.Error())
-	} else {
-		// Without a lockspace it locks the disks, if it is to lock them by itself at all: src/locking/lock_driver_lockd.c.
-		l.lockspace = lockd["file_lockspace_dir"] != "" || lockd["auto_disk_leases"] == "0"
 	}
-	l.OwnLocks = l.RememberOwner && l.DynamicOwnership && !older(l.Version, 5, 6) || l.LockManager == "lockd" && !l.lockspace
+	l.byOwner = l.RememberOwner && l.DynamicOwnership && !older(l.Version, 5, 6)
+	// Without a lockspace it locks the disks, if it is to lock them by itself at all: src/locking/lock_driver_lockd.c.
+	l.byManager = l.LockManager == "lockd" && lockd["file_lockspace_dir"] == "" && lockd["auto_disk_leases"] != "0"
+	l.OwnLocks = l.byOwner || l.byManager
+	l.Remedy = l.remedy()
 	if deployed, err := readConf(root, deployedConf); err == nil && deployed != nil {
 		later := Locks{RememberOwner: true, DynamicOwnership: true}
 		later.take(deployed)
@@ -67,15 +70,39 @@ func (l *Locks) take(s settings) {
 	l.LockManager = s["lock_manager"]
 }
 
-// Why names the setting that makes libvirt take locks, and what would end that. Empty if it takes none.
+// Why names the settings that make libvirt take locks on disks. Empty if it takes none.
 func (l Locks) Why() string {
-	switch {
-	case !l.OwnLocks:
-		return ""
-	case l.LockManager == "lockd" && !l.lockspace:
-		return `libvirt's lock_manager = "lockd" locks each disk before QEMU does: give it a file_lockspace_dir on a share that has locks`
+	var why []string
+	if l.byOwner {
+		why = append(why, "remember_owner is on, as by default")
 	}
-	return "libvirt takes a lock of its own on each disk before QEMU starts, as remember_owner is on, its default"
+	if l.byManager {
+		why = append(why, `lock_manager is "lockd" and has no lockspace`)
+	}
+	if len(why) == 0 {
+		return ""
+	}
+	return "libvirt takes a lock of its own on each disk before QEMU starts (" + strings.Join(why, ", and ") + ")"
+}
+
+// How a setting gets into kolla's qemu.conf. Read in the role nova-cell of kolla-ansible 14 to 23: releases before 22 look for no file of the operator's.
+const deploy = "With kolla-ansible 22 (OpenStack 2026.1) or newer, copy qemu.conf.j2 from its roles/nova-cell/templates to /etc/kolla/config/nova/qemu.conf.j2 " +
+	"(for one host: nova/INVENTORY_HOSTNAME/qemu.conf.j2), which replaces the template as a whole, and change the copy. " +
+	"Before that release, change the template itself, share/kolla-ansible/ansible/roles/nova-cell/templates/qemu.conf.j2; an upgrade of kolla-ansible takes the change away. " +
+	"Then run kolla-ansible reconfigure, which restarts nova_libvirt. Guests that run go on."
+
+func (l Locks) remedy() string {
+	var ways []string
+	if l.byOwner {
+		ways = append(ways, "Set remember_owner = 0 in libvirt's qemu.conf. libvirt then no longer gives a disk back to the owner it had before the guest, nor keeps two libvirts apart while they change owners.")
+	}
+	if l.byManager {
+		ways = append(ways, "Give libvirt's lock manager a file_lockspace_dir in qemu-lockd.conf, on a share that has locks: docs/locks.md.")
+	}
+	if l.byOwner {
+		ways = append(ways, deploy)
+	}
+	return strings.Join(ways, " ")
 }
 
 // readConf gives nil for a file that is not there: libvirt then goes by its defaults.

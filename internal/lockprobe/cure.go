@@ -18,7 +18,7 @@ func (e Evidence) cure(v Verdict) Cure {
 	switch v {
 	case OK:
 		if e.libvirtRefuses() { // POSIX locks alone are refused
-			return Cure{Fix: FixLibvirt, Text: "QEMU gets its locks, and libvirt does not get its own, so that no guest starts: " + e.libvirtCure()}
+			return Cure{Fix: FixLibvirt, Text: "QEMU gets its locks, and libvirt does not get its own, so that no guest starts: " + e.Libvirt.Remedy}
 		}
 		return Cure{Fix: FixNone, Text: "Nothing is to be done."}
 	case RPCBindMissing, StatdMissing, StatdDead:
@@ -55,9 +55,13 @@ const nfsv4 = "write vers=4.2 behind the share in /etc/kolla/config/nfs_shares (
 func (e Evidence) withoutLocks() Cure {
 	switch {
 	case e.QEMU == Patched && e.Variant == "fallback" && e.libvirtRefuses():
-		return Cure{Fix: FixLibvirt, Text: "The patched QEMU goes on without locks here and warns, but no guest starts: " + e.libvirtCure()}
+		return Cure{Fix: FixLibvirt, Text: "The patched QEMU goes on without locks here and warns, but no guest starts: " + e.Libvirt.Remedy}
 	case e.QEMU == Patched && e.Variant == "fallback":
 		return Cure{Fix: FixNone, Text: "Nothing more is to be done: the patched QEMU goes on without locks here and warns. Nothing keeps two writers of one image apart."}
+	case e.QEMU == Patched && e.Variant == "disable_ofd" && e.Probes.POSIX.Result == Granted:
+		return Cure{Fix: FixNone, Text: "Nothing more is to be done: QEMU has the classic edit and takes no OFD locks. Nothing keeps two writers of one image apart."}
+	case e.QEMU == Patched && e.Variant == "disable_ofd":
+		return Cure{Fix: FixPatch, Command: fixCommand, Text: "QEMU has the classic edit (disable_ofd): images open without locks, but to create and to convert one still takes a POSIX lock, which is refused here. Install a patch set of the variant fallback."}
 	case e.QEMU == NoQEMU:
 		return Cure{Fix: FixNone, Text: fmt.Sprintf("Nothing is to be patched here, as no QEMU of kolla's is. Have the locks of the store (%s) mended if something else needs them.", e.FSType)}
 	}
@@ -69,7 +73,7 @@ func (e Evidence) withoutLocks() Cure {
 		c.Text = fmt.Sprintf("Give %s another seccomp profile, which is the smaller cure, as the mount itself grants locks. Else install the patched QEMU, which goes on without locks where they are refused.", e.Container)
 	}
 	if e.libvirtRefuses() {
-		c.Text += " For guests that is half of it: " + e.libvirtCure()
+		c.Text += " For guests that is half of it: " + e.Libvirt.Remedy
 	}
 	return c
 }

@@ -132,7 +132,7 @@ func (r *Result) findPatched(add adder) {
 			add(ClassicVariant, "QEMU in %s has the classic edit, which turns its own locking off: nothing keeps two writers of one image apart, wherever it lies", p.Container)
 		}
 		mine := slices.DeleteFunc(slices.Clone(r.Mounts), func(m Mount) bool { return m.Container != p.Container })
-		if len(mine) > 0 && !slices.ContainsFunc(mine, func(m Mount) bool { return m.Verdict != OK }) {
+		if len(mine) > 0 && !slices.ContainsFunc(mine, func(m Mount) bool { return m.Verdict != OK || m.Probes.POSIX.Result == Refused }) {
 			add(PatchNotNeeded, "QEMU in %s is patched, and all locks there work: it needs no patch any more", p.Container)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -31,7 +32,7 @@ func readFstab(name string) (all []fixed) {
 	lines := bufio.NewScanner(io.LimitReader(file, configLimit))
 	for n := 1; lines.Scan() && len(all) < mostShares; n++ {
 		fields := strings.Fields(lines.Text())
-		if len(fields) < 4 || strings.HasPrefix(fields[0], "#") || fields[2] != "nfs" && fields[2] != "nfs4" {
+		if len(fields) < 4 || strings.HasPrefix(fields[0], "#") || fields[2] != "nfs" && fields[2] != "nfs4" || onDemand(fields[3]) {
 			continue
 		}
 		options := fields[3]
@@ -41,6 +42,11 @@ func readFstab(name string) (all []fixed) {
 		all = append(all, fixed{share{fields[0], options, name, n}, path.Clean(strings.ReplaceAll(fields[1], `\040`, " "))})
 	}
 	return all
+}
+
+// onDemand tells of a mount's options whether it need not be there: systemd.mount(5).
+func onDemand(options string) bool {
+	return slices.ContainsFunc(strings.Split(options, ","), func(o string) bool { return o == "noauto" || o == "x-systemd.automount" })
 }
 
 // missing is an NFS mount of the host's that is not there, and what of Glance's is below it.

@@ -73,6 +73,8 @@ func TestAnNFSMountThatGlanceIsWithout(t *testing.T) {
 			[]host.MountPoint{disk("/docker/1", "/"), disk("/mnt/glance", "/var/lib/glance")},
 			"filer:/glance is not mounted at /mnt, so that", RPCBindMissing,
 		},
+		{"it comes when it is used", strings.ReplaceAll(line, "rw,hard", "rw,x-systemd.automount"), glanceConf, bare, []host.MountPoint{disk("/docker/1", "/"), disk("/mnt/glance", "/var/lib/glance")}, "", OK},
+		{"it is mounted by hand", strings.ReplaceAll(line, "rw,hard", "noauto,rw"), glanceConf, bare, []host.MountPoint{disk("/docker/1", "/"), disk("/mnt/glance", "/var/lib/glance")}, "", OK},
 		{"NFSv4 needs no services", strings.ReplaceAll(line, " nfs ", " nfs4 "), glanceConf, bare, []host.MountPoint{disk("/docker/1", "/"), disk("/mnt/glance", "/var/lib/glance")}, "filer:/glance is not", OK},
 		{"another folder", line, glanceConf, bare, []host.MountPoint{disk("/docker/1", "/"), disk("/srv/glance", "/var/lib/glance")}, "", OK},
 		{"a name that only begins so", line, glanceConf, bare, []host.MountPoint{disk("/docker/1", "/"), disk("/mnt/glance2", "/var/lib/glance")}, "", OK},

@@ -39,7 +39,7 @@ const logLimit = 64 << 10
 // startGuests lets libvirt start a guest on each mount that guests can use, from an image of its own, paused at its first instruction.
 func (m *machine) startGuests(ctx context.Context, s seen, all []*trial, limit time.Duration, r *Result) {
 	v := s.runsGuests()
-	if v == nil || v.libvirt == nil || !hasFile(v, "usr/bin/virsh") {
+	if v == nil {
 		return
 	}
 	var proofs []*guestProof
@@ -53,10 +53,20 @@ func (m *machine) startGuests(ctx context.Context, s seen, all []*trial, limit t
 	if len(proofs) == 0 {
 		return
 	}
+	kind, why := libvirt.Kind(""), ""
+	switch {
+	case v.libvirt == nil:
+		why = fmt.Sprintf("%s has no package %s", v.name, libvirtPackage)
+	case !hasFile(v, "usr/bin/virsh"):
+		why = v.name + " has no virsh"
+	case !hasFile(v, "usr/bin/timeout"):
+		why = "the container has no timeout(1), without which virsh might hang there for ever"
+	default:
+		kind, why = m.kindOf(ctx, v)
+	}
 	if n := m.sweepTrials(ctx, s, v); n > 0 {
 		r.Findings = append(r.Findings, Finding{Kind: LeftoverRemoved, Message: fmt.Sprintf("removed %d guests, descriptions or logs of earlier runs, which had been killed, from %s", n, v.name)})
 	}
-	kind, why := m.kindOf(ctx, v)
 	someAtOnce(proofs, proofSlowAfter, func(p *guestProof) {
 		if why != "" {
 			p.say(Unproved, "", why)
@@ -81,7 +91,7 @@ func (m *machine) kindOf(ctx context.Context, v *view) (kind libvirt.Kind, why s
 		if limit < proofLeast {
 			return "", tooLate
 		}
-		out, err := m.virsh(ctx, v, limit, fmt.Sprintf("domcapabilities --virttype %s --arch %s", kind, machine))
+		out, _, err := m.virsh(ctx, v, limit, fmt.Sprintf("domcapabilities --virttype %s --arch %s", kind, machine))
 		switch {
 		case err != nil:
 			return "", "cannot ask libvirt: " + ending(err.Error())
@@ -95,12 +105,13 @@ func (m *machine) kindOf(ctx context.Context, v *view) (kind libvirt.Kind, why s
 	return "", why
 }
 
-// virsh runs commands of it, with a deadline inside and outside of the container.
-func (m *machine) virsh(ctx context.Context, v *view, limit time.Duration, commands string) (engine.Outcome, error) {
+// virsh runs commands of it, with a deadline inside and outside of the container. late tells whether the latter has passed.
+func (m *machine) virsh(ctx context.Context, v *view, limit time.Duration, commands string) (out engine.Outcome, late bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit+proofGrace)
 	defer cancel()
 	seconds := strconv.Itoa(max(1, int(limit/time.Second)))
-	return m.engine.Exec(ctx, v.ID, engine.Command{Args: []string{"timeout", "-s", "KILL", seconds, "virsh", "-q", "-c", "qemu:///system", commands}, User: "0", Env: []string{"LC_ALL=C"}})
+	out, err = m.engine.Exec(ctx, v.ID, engine.Command{Args: []string{"timeout", "-s", "KILL", seconds, "virsh", "-q", "-c", "qemu:///system", commands}, User: "0", Env: []string{"LC_ALL=C"}})
+	return out, errors.Is(ctx.Err(), context.DeadlineExceeded), err
 }
 
 // guestProof is one guest while it is tried.
@@ -120,11 +131,7 @@ func (p *guestProof) make(ctx context.Context, m *machine, kind libvirt.Kind, li
 		p.say(Unproved, "", tooLate)
 		return
 	}
-	mode := uint32(0o600)
-	if !p.sight.view.libvirt.DynamicOwnership {
-		mode = 0o666 // libvirt does not give it to QEMU's user, and an image of Nova's would be that user's
-	}
-	work, made := p.makeFolder(ctx, m, limit, mode)
+	work, made := p.makeFolder(ctx, m, limit, p.imageMode())
 	if made.Folder == nil {
 		return
 	}
@@ -136,6 +143,21 @@ func (p *guestProof) make(ctx context.Context, m *machine, kind libvirt.Kind, li
 	if problem := cmp.Or(removed.Problem, Evidence{Hangs: removed.Hangs}.hanging()); problem != "" {
 		p.left = append(p.left, fmt.Sprintf("cannot clear away %q in %s: %s; a run an hour later tries again", p.folder, p.Container, problem))
 	}
+}
+
+// imageMode is that of the images of Nova and Cinder, where it matters. Where root may give a file to QEMU's user, it is for him alone. Where the server
+// squashes root, libvirt cannot, and whether it takes its lock depends on whether it may open the file: Cinder's volumes, below a folder mnt, are for
+// all (RemoteFSDriver._set_rw_permissions, unless nas_secure_file_permissions), the images of Nova's own folder are for their user to write.
+func (p *guestProof) imageMode() uint32 {
+	switch {
+	case p.trial.attempt.As != nil && strings.Contains(p.sight.path+"/", "/mnt/"), p.trial.attempt.As != nil && strings.Contains(p.sight.path, "-mnt/"):
+		return 0o666
+	case p.trial.attempt.As != nil:
+		return 0o644
+	case !p.sight.view.libvirt.DynamicOwnership:
+		return 0o666 // libvirt does not give it to QEMU's user, whose an image of Nova's would be
+	}
+	return 0o600
 }
 
 // start has libvirt start it, tell its state and end it, all in one connection: were virsh killed in between, libvirt would end the guest.
@@ -156,12 +178,14 @@ func (p *guestProof) start(ctx context.Context, m *machine, kind libvirt.Kind, l
 		p.say(Unproved, "", fmt.Sprintf("cannot put a guest's description into %s: %v", v.name, cause(err)))
 		return
 	}
-	out, err := m.virsh(ctx, v, limit, fmt.Sprintf("create --paused --autodestroy /%s; domstate %s; destroy %s", file, p.UUID, p.UUID))
+	out, late, err := m.virsh(ctx, v, limit, fmt.Sprintf("create --paused --autodestroy /%s; domstate %s; destroy %s", file, p.UUID, p.UUID))
 	p.Unlocked = p.unlocked()
 	said := startReason(out.Output)
 	switch {
-	case err != nil && errors.Is(err, engine.ErrUnknown):
+	case errors.Is(err, engine.ErrUnknown) && late:
 		p.say(Stalls, StepStart, fmt.Sprintf("after %v the engine had not told how it ended%s", limit+proofGrace, inBrackets(said)))
+	case errors.Is(err, engine.ErrUnknown):
+		p.say(Unproved, "", "the engine was lost while it started; run again: "+ending(err.Error()))
 	case err != nil:
 		p.say(Unproved, "", "cannot run virsh: "+ending(err.Error()))
 	case out.ExitCode == killed:
@@ -204,7 +228,7 @@ func (p *guestProof) clear(ctx context.Context, m *machine) {
 	ctx = context.WithoutCancel(ctx)
 	v := p.sight.view
 	if m.runs(p.Name) { // the connection was lost, and libvirt has not noticed yet
-		_, _ = m.virsh(ctx, v, removeLimit, "destroy "+p.UUID)
+		_, _, _ = m.virsh(ctx, v, removeLimit, "destroy "+p.UUID)
 		if m.runs(p.Name) {
 			p.left = append(p.left, fmt.Sprintf("the guest %s, which only tried, is still there; a later run ends it, or: %s destroy %s", p.Name, p.virsh, p.UUID))
 		}
@@ -234,9 +258,11 @@ func removeTrial(root *os.Root, name string) error {
 // sweepTrials ends guests, and removes descriptions and logs, of runs that were killed, and says how many.
 func (m *machine) sweepTrials(ctx context.Context, s seen, v *view) (n int) {
 	now := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, 2*removeLimit) // one that libvirt does not end is left to the next run
+	defer cancel()
 	for _, g := range s.guests {
 		if t, left := libvirt.LeftTrial(g.Name, now); left {
-			if out, err := m.virsh(ctx, v, removeLimit, "destroy "+t.UUID); err == nil && out.ExitCode == 0 {
+			if out, _, err := m.virsh(ctx, v, removeLimit, "destroy "+t.UUID); err == nil && out.ExitCode == 0 {
 				n++
 			}
 		}

@@ -181,7 +181,7 @@ func TestAGuestStartsOrSaysWhyNot(t *testing.T) {
 		{name: "the engine is lost", kinds: "kvm", start: func(_ *daemon, p *enginetest.Process, _, _ string) int {
 			p.HangUp()
 			return 2
-		}, result: Stalls, says: "had not told how it ended"},
+		}, result: Unproved, says: "the engine was lost"},
 		{name: "libvirt runs nothing here", kinds: "", result: Unproved, says: "libvirt runs no guests here"},
 		{name: "the image is for QEMU's user only if libvirt gives it", kinds: "kvm", start: func(_ *daemon, p *enginetest.Process, image, _ string) int {
 			info, err := os.Stat(image)
@@ -270,5 +270,27 @@ func TestTheNextRunEndsGuestsOfRunsThatWereKilled(t *testing.T) {
 	}
 	if !strings.Contains(fmt.Sprint(r.Findings), "removed 2 guests, descriptions or logs") {
 		t.Errorf("%+v", r.Findings)
+	}
+}
+
+// The image of a proof is one such as Nova's and Cinder's are there: where root is squashed, its mode decides what libvirt does.
+func TestTheImageHasTheModeOfThoseOfNovaAndCinder(t *testing.T) {
+	nova := &user{42436, 42436}
+	for _, test := range []struct {
+		path    string
+		as      *user
+		dynamic bool
+		want    uint32
+	}{
+		{"/var/lib/nova/mnt/0a1b", nil, true, 0o600},
+		{"/var/lib/nova/mnt/0a1b", nil, false, 0o666},
+		{"/var/lib/nova/mnt/0a1b", nova, true, 0o666},
+		{"/var/lib/nova-mnt/0a1b", nova, true, 0o666},
+		{"/var/lib/nova/instances", nova, true, 0o644},
+	} {
+		p := guestProof{proof: proof{trial: &trial{attempt: attempt{As: test.as}}, sight: sight{path: test.path, view: &view{libvirt: &libvirt.Locks{DynamicOwnership: test.dynamic}}}}}
+		if got := p.imageMode(); got != test.want {
+			t.Errorf("%+v: %o", test, got)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package lockprobe
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
@@ -45,7 +46,17 @@ func (e Evidence) guests() Guests {
 		return g
 	}
 	if ofd.Result == Refused && e.QEMU != Patched {
-		g.Missing = append(g.Missing, fmt.Sprintf("QEMU takes locks, which are refused here%s, and %s has not the patched one", inBrackets(ofd.Errno), e.Container))
+		switch e.QEMU {
+		case Unknown:
+			g.Start = StartsOpen
+			return g
+		case NoQEMU:
+			g.Missing = append(g.Missing, fmt.Sprintf("%s has no QEMU", e.Container))
+		case Mixed:
+			g.Missing = append(g.Missing, fmt.Sprintf("QEMU takes locks, which are refused here%s, and without the patch in %s are %s", inBrackets(ofd.Errno), e.Container, strings.Join(e.Unpatched, ", ")))
+		default:
+			g.Missing = append(g.Missing, fmt.Sprintf("QEMU takes locks, which are refused here%s, and %s has not the patched one", inBrackets(ofd.Errno), e.Container))
+		}
 	}
 	qemu := len(g.Missing)
 	if posix.Result == Refused && e.Libvirt.OwnLocks {
@@ -75,21 +86,7 @@ var shared = []string{"nfs", "nfs4", "ceph", "cifs", "smb3", "gfs2", "ocfs2", "g
 // squashed tells whether root may not write here, so that it depends on a disk's mode whether libvirt takes its lock.
 func (e Evidence) squashed() bool { return e.As != nil && slices.Contains(shared, e.FSType) }
 
-// rememberOwner is how libvirt's own lock is given up, and what that gives up. Read in kolla-ansible's role nova-cell: a file of that name replaces
-// its template as a whole.
-const rememberOwner = "libvirt's own lock ends with remember_owner = 0: copy qemu.conf.j2 from kolla-ansible's roles/nova-cell/templates to /etc/kolla/config/nova/qemu.conf.j2 " +
-	"(of one host: nova/INVENTORY_HOSTNAME/qemu.conf.j2), which replaces the template as a whole, add the line, and run kolla-ansible reconfigure, which restarts nova_libvirt; guests that run go on. " +
-	"libvirt then no longer gives a disk back to the owner it had before the guest, nor keeps two libvirts apart while they change owners."
-
-// libvirtCure says how libvirt's half is mended.
-func (e Evidence) libvirtCure() string {
-	if e.Libvirt.LockManager == "lockd" {
-		return e.Libvirt.Why() + "."
-	}
-	return rememberOwner
-}
-
-// settings are what decides of libvirt, in words.
+// libvirtSettings are what decides of libvirt, in words.
 func (e Evidence) libvirtSettings() string {
 	l := e.Libvirt
 	takes := "takes no lock of its own on disks"

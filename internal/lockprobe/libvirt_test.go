@@ -9,8 +9,11 @@ import (
 
 // A guest starts where both QEMU and libvirt get what they ask for, or go on without.
 func TestWhetherAGuestStarts(t *testing.T) {
-	own := &libvirt.Locks{Version: "11.3.0", File: "/etc/libvirt/qemu.conf", RememberOwner: true, DynamicOwnership: true, OwnLocks: true}
-	none := &libvirt.Locks{Version: "11.3.0", File: "/etc/libvirt/qemu.conf", DynamicOwnership: true}
+	locks := func(conf string) *libvirt.Locks {
+		l := libvirt.ReadLocks(container(t, "", map[string]string{"etc/libvirt/qemu.conf": conf}), "11.3.0-3")
+		return &l
+	}
+	own, none := locks(""), locks("remember_owner = 0\n")
 	both := Probes{OFD: noLocks, POSIX: noLocks}
 	onlyOFD := Probes{OFD: noLocks, POSIX: granted}
 	onlyPOSIX := Probes{OFD: granted, POSIX: noLocks}

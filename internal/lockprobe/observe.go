@@ -129,7 +129,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 			s.names[id] = name
 		}
 		for _, name := range s.asked {
-			s.views = append(s.views, &view{name: name, row: Packages{Container: name, QEMU: Unknown, Installed: []QEMUPacket{}, StockEmulators: []string{}}})
+			s.views = append(s.views, &view{name: name, row: Packages{Container: name, QEMU: Unknown, Installed: []QEMUPacket{}, StockEmulators: []string{}, Unpatched: []string{}, UnpatchedFurther: []string{}}})
 		}
 	}
 	if err := group.Wait(); err != nil {
@@ -138,7 +138,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 	group.SetLimit(8)
 	for _, v := range s.views[1:] {
 		group.Go(func() error {
-			if err := noPanic(func() error { return m.look(ctx, v, s.kept[v.name], s.emulators()) }); err != nil {
+			if err := noPanic(func() error { return m.look(ctx, v, s.kept[v.name], s.guests) }); err != nil {
 				v.row.Error = err.Error()
 			}
 			return nil
@@ -173,7 +173,7 @@ func (m *machine) lookAtHost(v *view) (err error) {
 }
 
 // look fills in what one container is and sees.
-func (m *machine) look(ctx context.Context, v *view, kept baseline, guests []string) (err error) {
+func (m *machine) look(ctx context.Context, v *view, kept baseline, guests []host.Guest) (err error) {
 	if v.Container, err = m.engine.Inspect(ctx, v.name); err != nil {
 		return err
 	}
@@ -205,16 +205,6 @@ func (m *machine) look(ctx context.Context, v *view, kept baseline, guests []str
 		return fmt.Errorf("cannot open the files of %s: %w", v.name, err)
 	}
 	return v.readPackages(kept, guests)
-}
-
-// emulators are the programs of the guests that run.
-func (s seen) emulators() (programs []string) {
-	for _, g := range s.guests {
-		if !slices.Contains(programs, g.Program) {
-			programs = append(programs, g.Program)
-		}
-	}
-	return programs
 }
 
 // readStatus takes the user and whether system calls are filtered from /proc/PID/status: proc(5).

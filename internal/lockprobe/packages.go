@@ -16,6 +16,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/carriers"
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
 )
@@ -107,8 +108,8 @@ func parseBaseline(r io.Reader) (b baseline, err error) {
 	return b, err
 }
 
-// readPackages fills in what QEMU a container has. guests are the programs of those that run, on any container's word.
-func (v *view) readPackages(kept baseline, guests []string) error {
+// readPackages fills in what QEMU a container has. guests are all that run on the host.
+func (v *view) readPackages(kept baseline, guests []host.Guest) error {
 	p := &v.row
 	d, err := kolla.ReadDistribution(v.root)
 	if err != nil {
@@ -141,13 +142,14 @@ func (v *view) readPackages(kept baseline, guests []string) error {
 		if !slices.Contains(carriers.Packages, have.Name) {
 			continue
 		}
-		l := locker{patched: row.Patched}
+		l := locker{name: have.Name, patched: row.Patched}
 		if word, ok := strings.CutPrefix(have.Name, "qemu-system-"); ok {
 			l.emulates = word
 		}
 		if l.program, err = ownedOf(db, have, used); err != nil {
 			return err
 		}
+		l.further = l.program != tool && l.program != emulators+machineOf(v.architecture)
 		if l.program != "" && (l.patched || l.program == tool) {
 			if l.edited, err = contains(v.root, l.program, marker); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("cannot read /%s: %w", l.program, err)
@@ -155,13 +157,13 @@ func (v *view) readPackages(kept baseline, guests []string) error {
 		}
 		found = append(found, l)
 	}
-	p.QEMU, p.Variant, p.StockEmulators = whatCounts(found)
+	whatCounts(found).tell(p)
 	return nil
 }
 
 // usedPrograms are the programs with lock code that the container's own work uses: qemu-img everywhere; where Nova's guests run, or libguestfs
 // does, the emulator of the host's architecture; and those of further guests, defined or running.
-func (v *view) usedPrograms(guests []string) ([]string, error) {
+func (v *view) usedPrograms(guests []host.Guest) ([]string, error) {
 	used := []string{tool}
 	if !kolla.RunsEmulators(v.row.Container) {
 		return used, nil
@@ -170,8 +172,13 @@ func (v *view) usedPrograms(guests []string) ([]string, error) {
 	if !kolla.RunsGuests(v.row.Container) {
 		return used, nil
 	}
-	defined, err := libvirt.Emulators(v.root)
-	for _, program := range append(defined, guests...) {
+	programs, err := libvirt.Emulators(v.root)
+	for _, g := range guests {
+		if libvirt.Runs(v.root, g.Name) { // others are of another container's, and none of Nova's
+			programs = append(programs, g.Program)
+		}
+	}
+	for _, program := range programs {
 		used = append(used, strings.TrimPrefix(program, "/"))
 	}
 	return used, err
@@ -196,22 +203,37 @@ func ownedOf(db *deb.Database, p deb.Package, programs []string) (string, error)
 
 // locker is a package with lock code.
 type locker struct {
+	name     string
 	emulates string // the package's word for its architectures; empty of the tools
 	program  string // of those that the container's work uses; empty if it uses none
 	patched  bool   // by its version
 	edited   bool   // its program has the edit of the variant fallback
+	further  bool   // the program is used because a domain of another architecture is defined or runs
+}
+
+// counted is what a container's QEMU packages come to.
+type counted struct {
+	qemu      QEMU
+	variant   string
+	unpatched []string
+	further   []string
+	others    []string // emulators without the patch that do not count
+}
+
+func (c counted) tell(p *Packages) {
+	p.QEMU, p.Variant, p.Unpatched, p.UnpatchedFurther, p.StockEmulators = c.qemu, c.variant, c.unpatched, c.further, c.others
 }
 
 // whatCounts is the one place that decides whether a container is patched: by the programs that its own work uses. Emulators that it does not use
 // are told, and count for nothing. Where it uses none that is known, all count.
-func whatCounts(found []locker) (q QEMU, variant string, stockEmulators []string) {
+func whatCounts(found []locker) counted {
+	c := counted{unpatched: []string{}, further: []string{}, others: []string{}}
 	none := !slices.ContainsFunc(found, func(l locker) bool { return l.program != "" })
-	patched, stock, marked := 0, 0, false
-	stockEmulators = []string{}
+	patched, marked := 0, false
 	for _, l := range found {
 		if l.program == "" && !none {
 			if !l.patched {
-				stockEmulators = append(stockEmulators, l.emulates)
+				c.others = append(c.others, l.emulates)
 			}
 			continue
 		}
@@ -220,18 +242,21 @@ func whatCounts(found []locker) (q QEMU, variant string, stockEmulators []string
 			patched++
 		}
 		if !l.patched { // also beside a program that was copied over its package's
-			stock++
+			c.unpatched = append(c.unpatched, l.name)
+			if l.further && !none {
+				c.further = append(c.further, l.name)
+			}
 		}
 	}
-	q = summary(patched, stock)
+	c.qemu = summary(patched, len(c.unpatched))
 	switch {
 	case marked:
-		variant = "fallback"
+		c.variant = "fallback"
 	case patched > 0:
-		variant = "disable_ofd"
+		c.variant = "disable_ofd"
 	}
-	slices.Sort(stockEmulators)
-	return q, variant, stockEmulators
+	slices.Sort(c.others)
+	return c
 }
 
 func summary(patched, stock int) QEMU {
@@ -282,29 +307,36 @@ func drift(name string, kept baseline, now *Packages) (Drift, bool) {
 	d := Drift{Container: name, Was: kept.ID, Message: again}
 	switch {
 	case now == nil:
-		d.Kind, d.Message = Gone, "there is no such container now; the packages from before are kept until nfs_lock_fix has state absent"
+		d.Kind, d.Counts, d.Message = Gone, true, "there is no such container now; the packages from before are kept until nfs_lock_fix has state absent"
 		return d, true
 	case now.QEMU == Unknown || now.State != "running":
 		return d, false
 	}
+	found := false
 	for _, k := range kept.Packages {
 		for _, have := range now.Installed {
-			if have.Name != k.Name || have.Patched {
+			counts := slices.Contains(now.Unpatched, have.Name)
+			if have.Name != k.Name || have.Patched || found && (d.Counts || !counts) {
 				continue
 			}
-			if now.ID != kept.ID {
-				d.Kind, d.Is = Recreated, now.ID
-				d.Message = fmt.Sprintf("%s was recreated and has lost the patch: %s", name, again)
-				return d, true
-			}
-			d.Kind, d.Was, d.Is = Lost, k.Name+" "+k.Version+kept.Suffix, have.Name+" "+have.Version
-			d.Message = fmt.Sprintf("%s has the stock %s again: %s", name, k.Name, again)
-			if order, err := deb.CompareVersions(have.Version, k.Version+kept.Suffix); err == nil && order > 0 {
-				d.Kind = Superseded
-				d.Message = fmt.Sprintf("a later %s of the distribution replaced the patched one in %s: build a patch set from it, and %s", k.Name, name, again)
-			}
-			return d, true
+			found, d.Counts = true, counts
+			d.tell(name, again, kept, now, k.Name, k.Version, have.Version)
 		}
 	}
-	return d, false
+	return d, found
+}
+
+// tell says how a package is stock again.
+func (d *Drift) tell(name, again string, kept baseline, now *Packages, lost, was, is string) {
+	if now.ID != kept.ID {
+		d.Kind, d.Is = Recreated, now.ID
+		d.Message = fmt.Sprintf("%s was recreated and has lost the patch: %s", name, again)
+		return
+	}
+	d.Kind, d.Was, d.Is = Lost, lost+" "+was+kept.Suffix, lost+" "+is
+	d.Message = fmt.Sprintf("%s has the stock %s again: %s", name, lost, again)
+	if order, err := deb.CompareVersions(is, was+kept.Suffix); err == nil && order > 0 {
+		d.Kind = Superseded
+		d.Message = fmt.Sprintf("a later %s of the distribution replaced the patched one in %s: build a patch set from it, and %s", lost, name, again)
+	}
 }

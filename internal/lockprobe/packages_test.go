@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/host"
 )
 
 // container is a tree of files as a Debian container has it.
@@ -86,7 +88,7 @@ func TestReadPackages(t *testing.T) {
 		container string
 		status    string
 		files     map[string]string
-		guests    []string
+		guests    []host.Guest
 		suffix    string
 		qemu      QEMU
 		variant   string
@@ -104,7 +106,8 @@ func TestReadPackages(t *testing.T) {
 		{"nor do any where no guests are", "cinder_volume", utils + emulator("x86", old), listed(img, all...), nil, "", Patched, "fallback", 2, "[x86]"},
 		{"a further guest is defined", "nova_libvirt", utils + emulator("arm", old) + emulator("x86", new), with(listed(edited, all...), armDomain), nil, "", Mixed, "fallback", 3, "[]"},
 		{"and its emulator is patched", "nova_libvirt", utils + emulator("arm", new) + emulator("ppc", old) + emulator("x86", new), with(listed(edited, all...), armDomain), nil, "", Patched, "fallback", 4, "[ppc]"},
-		{"a further guest runs", "nova_libvirt", utils + emulator("arm", old) + emulator("x86", new), listed(edited, all...), []string{"/usr/bin/qemu-system-arm"}, "", Mixed, "fallback", 3, "[]"},
+		{"a further guest runs", "nova_libvirt", utils + emulator("arm", old) + emulator("x86", new), with(listed(edited, all...), map[string]string{"run/libvirt/qemu/arm.xml": ""}), []host.Guest{{Name: "arm", Program: "/usr/bin/qemu-system-arm"}}, "", Mixed, "fallback", 3, "[]"},
+		{"another container's guest runs", "nova_libvirt", utils + emulator("arm", old) + emulator("x86", new), listed(edited, all...), []host.Guest{{Name: "other", Program: "/usr/bin/qemu-system-arm"}}, "", Patched, "fallback", 3, "[arm]"},
 		{"the tools are stock, others patched", "nova_libvirt", stanza("qemu-utils", "install", old) + emulator("arm", new), listed(plainFile, all...), nil, "", Stock, "", 2, "[]"},
 		{"only emulators that nobody is known to use", "zun_compute", emulator("ppc", old), listed(nil, all...), nil, "", Stock, "", 1, "[]"},
 		{"a program copied by hand", "nova_compute", stanza("qemu-utils", "install", old), img, nil, "", Mixed, "fallback", 1, "[]"},
@@ -118,6 +121,12 @@ func TestReadPackages(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := v.row
+			if wants := test.qemu == Stock || test.qemu == Mixed; wants != (len(p.Unpatched) > 0) {
+				t.Errorf("unpatched: %v", p.Unpatched)
+			}
+			if wants := strings.Contains(test.name, "a further guest"); wants != (fmt.Sprint(p.UnpatchedFurther) == "[qemu-system-arm]") {
+				t.Errorf("unpatched, of further guests: %v", p.UnpatchedFurther)
+			}
 			if p.QEMU != test.qemu || p.Variant != test.variant || len(p.Installed) != test.rows || p.Distribution != "debian bookworm" || fmt.Sprint(p.StockEmulators) != test.others {
 				t.Errorf("%+v", p)
 			}
@@ -170,6 +179,25 @@ func TestDrift(t *testing.T) {
 		if ok != (test.want != "") || ok && (d.Kind != test.want || d.Is != test.is || d.Message == "") {
 			t.Errorf("%s: %v, %+v", test.name, ok, d)
 		}
+	}
+}
+
+// Of two packages that are stock again, the one that the container's work uses is told; one that it does not use is told as such.
+func TestDriftTellsWhetherItCounts(t *testing.T) {
+	var kept baseline
+	if err := json.Unmarshal([]byte(`{"schema":1,"id":"aa","suffix":"+nfslock1","packages":[{"name":"qemu-system-arm","version":"1"},{"name":"qemu-utils","version":"1"}]}`), &kept); err != nil {
+		t.Fatal(err)
+	}
+	now := &Packages{ID: "aa", State: "running", QEMU: Patched, Installed: []QEMUPacket{{Name: "qemu-utils", Version: "1+nfslock1", Patched: true}, {Name: "qemu-system-arm", Version: "1"}}}
+	if d, ok := drift("nova_libvirt", kept, now); !ok || d.Counts || d.Is != "qemu-system-arm 1" {
+		t.Errorf("%v, %+v", ok, d)
+	}
+	now.Installed[0].Patched, now.Installed[0].Version, now.Unpatched, now.QEMU = false, "1", []string{"qemu-utils"}, Stock
+	if d, ok := drift("nova_libvirt", kept, now); !ok || !d.Counts || d.Is != "qemu-utils 1" {
+		t.Errorf("%v, %+v", ok, d)
+	}
+	if d, ok := drift("nova_libvirt", kept, nil); !ok || !d.Counts {
+		t.Errorf("%v, %+v", ok, d)
 	}
 }
 

@@ -30,7 +30,13 @@ const unlockedWarning = "going on WITHOUT a lock"
 // prove lets the containers' own qemu-img make images, and tests the health of nova_libvirt meanwhile.
 func (m *machine) prove(ctx context.Context, s seen, all []*trial, limit time.Duration, r *Result) {
 	healthy := make(chan Libvirt, 1)
-	go func() { healthy <- m.libvirt(ctx, s) }()
+	go func() {
+		l := Libvirt{}
+		if err := noPanic(func() error { l = m.libvirt(ctx, s); return nil }); err != nil {
+			l.Detail = err.Error()
+		}
+		healthy <- l
+	}()
 	var proofs []*proof
 	for _, t := range all {
 		for _, sight := range t.sights {
@@ -45,7 +51,9 @@ func (m *machine) prove(ctx context.Context, s seen, all []*trial, limit time.Du
 	var guests Result
 	go func() {
 		defer close(started)
-		m.startGuests(ctx, s, all, limit, &guests)
+		if err := noPanic(func() error { m.startGuests(ctx, s, all, limit, &guests); return nil }); err != nil {
+			guests.Warnings = append(guests.Warnings, err.Error())
+		}
 	}()
 	someAtOnce(proofs, proofSlowAfter, func(p *proof) { p.make(ctx, m, limit) })
 	<-started

@@ -136,6 +136,9 @@ type Packages struct {
 	Variant      string       `json:"variant"` // "fallback" or "disable_ofd" if patched; empty otherwise, or if it cannot be told
 	Installed    []QEMUPacket `json:"installed"`
 
+	// Unpatched are those of the packages that count which are stock; of these, UnpatchedFurther only emulate another architecture than the host's.
+	Unpatched        []string `json:"unpatched"`
+	UnpatchedFurther []string `json:"unpatched_further"`
 	// StockEmulators are emulators without the patch that the container's own work does not use, so that they count for nothing: "arm", "ppc".
 	StockEmulators []string `json:"stock_emulators"`
 	Seccomp        string   `json:"seccomp"` // "none", "default" or "custom"
@@ -176,6 +179,7 @@ type Drift struct {
 	Kind      DriftKind `json:"kind"`
 	Was       string    `json:"was"` // the id, or the package and version
 	Is        string    `json:"is"`
+	Counts    bool      `json:"counts"` // the container's own work uses what is stock again, or the container is gone
 	Message   string    `json:"message"`
 }
 

@@ -71,6 +71,7 @@ type Evidence struct {
 	Server      *sunrpc.ServerAnswers // asked only where an NFSv3 lock fails
 	QEMU        QEMU                  // of the container
 	Variant     string
+	Unpatched   []string       // packages that count and are stock
 	Libvirt     *libvirt.Locks // of the container that runs guests, else nil
 	Inside      bool           // the locks were tried inside, because of the container's own seccomp profile
 	OutsideWell bool           // … and outside they are granted
