@@ -281,6 +281,10 @@ part_commands() {
   contains "and what was not seen" "$(became)" "nova_libvirt was not looked at: it is exited"
   check "nova_libvirt" "$(of_container nova_libvirt .State.Status)" exited
 
+  in_node systemctl start kolla-cinder_volume-container.service
+  check "cinder_volume, started by its unit, has of ours" "$(patched cinder_volume)" qemu-utils
+  in_node systemctl stop kolla-cinder_volume-container.service
+
   run "kolla-ansible starts them again" kolla deploy-containers --tags nova-cell,cinder
   check "it ended with" "$code" 0
   libvirt_answers
@@ -367,20 +371,32 @@ part_plain() {
   check "it ended with" "$code" 0
 }
 
-# What is left of all that when the containers are gone.
+# What is left of all that when the containers are gone, and when ours is taken back as well.
 part_destroyed() {
   virsh destroy stored >/dev/null
+  run "kolla-ansible destroy, while a guest runs" kolla destroy --yes-i-really-really-mean-it
+  check "it ended with" "$code" 2
   virsh destroy before >/dev/null
   run "kolla-ansible destroy" kolla destroy --yes-i-really-really-mean-it
   check "it ended with" "$code" 0
-  check "containers that are left" "$(in_node docker ps -a --format '{{.Names}}' | sort | paste -sd' ')" "kolla_toolbox nfs_rpcbind nova_conductor"
-  check "volumes that are left" "$(in_node docker volume ls -q | sort | paste -sd' ')" nfs_rpcbind
+  check "containers that are left" "$(names)" "kolla_toolbox nfs_rpcbind nova_conductor"
+  check "volumes that are left, one with a share mounted in it" "$(in_node docker volume ls -q | sort | paste -sd' ')" "cinder nfs_rpcbind"
   check "nfs_rpcbind" "$(of_container nfs_rpcbind .State.Status), state $(statd_state)" "running, state watched"
-  check "units of kolla's that are left" "$(in_node sh -c 'ls /etc/systemd/system/kolla-*-container.service' | paste -sd' ')" ""
-  check "what the host keeps" "$(in_node ls /var/lib/nfslock | paste -sd' ')" "baseline lock rpcbind.json"
+  check "its unit" "$(in_node systemctl is-active nfslock-nfs_rpcbind.service)" active
+  check "units of kolla's that are left" "$(in_node find /etc/systemd/system -name 'kolla-*-container.service')" ""
+  check "what is kept for containers that are gone" "$(in_node ls /var/lib/nfslock/baseline | paste -sd' ')" "cinder_volume nova_compute nova_libvirt"
   run "diagnose, where nothing of kolla is left" plain diagnose
   check "it ended with" "$code" 0
+  check "the verdict" "$(info .verdict)" ok
+  run "rpcbind_ensure takes nfs_rpcbind back" ad_hoc rpcbind_ensure '{"state": "absent"}'
+  check "it ended with" "$code" 0
+  check "containers that are left" "$(names)" "kolla_toolbox nova_conductor"
+  check "images of ours that are left" "$(in_node docker image ls -q 'nfslock/*')" ""
+  run "rollback, where nothing of kolla is left" plain rollback
+  check "it ended with" "$code" 0
+  check "what this host keeps" "$(in_node find /var/lib/nfslock -type f ! -name lock)" ""
 }
+names() { in_node docker ps -a --format '{{.Names}}' | sort | paste -sd' '; }
 
 parts=(deployed stock diagnosed patched libvirt again stale recreated commands rolled_back plain destroyed)
 if [ $# -gt 0 ]; then
