@@ -3,18 +3,29 @@
 # Sourced. The controller of a small cloud: kolla-ansible with its configuration, and plain Ansible, for one node. $work is its folder, $node the node.
 # control is where kolla-ansible believes the control plane: the same machine under another name, which is asked and never deployed to.
 
-# cloud_up: the tools, and once for each node its configuration, inventory and keys
-cloud_up() {
+# Where Nova and Cinder mount a share: its MD5 names the folder.
+share=127.0.0.1:/volumes
+hash=$(printf %s "$share" | md5sum | cut -d' ' -f1)
+at_nova=/var/lib/nova-mnt/$hash
+at_cinder=/var/lib/cinder/mnt/$hash
+
+tools() {
   # shellcheck source=tests/ansible/venv.sh
-  . "$top/tests/ansible/venv.sh"
+  . "$top/tests/ansible/venv.sh" || return
   if ! newest_python 3.12; then
     echo "cannot run kolla-ansible: python3.12 or newer with its venv module is missing" >&2
     return 1
   fi
-  kolla_bin=$(venv "kolla-ansible-$kolla_ansible-py$version" "$python" "kolla-ansible==$kolla_ansible" "ansible==$ansible")
-  plain_bin=$(venv "unit-$core-py$version" "$python" "ansible-core==$core" pytest==9.2.0)
+  kolla_bin=$(venv "kolla-ansible-$kolla_ansible-py$version" "$python" "kolla-ansible==$kolla_ansible" "ansible==$ansible") || return
+  plain_bin=$(venv "unit-$core-py$version" "$python" "ansible-core==$core" pytest==9.2.0) || return
   kolla_share=${kolla_bin%/bin}/share/kolla-ansible
-  "$top/tests/integration/apt-install.sh" openssh-client >&2
+  "$top/tests/integration/apt-install.sh" openssh-client
+}
+
+# cloud_up: the tools, and once for each node its configuration, inventory and keys
+cloud_up() {
+  must 1800 tools "kolla-ansible and Ansible" tools
+  tools # where they are, now that they are there
   reach
   [ ! -e "$work/etc/passwords.yml" ] || return 0 # a node that was kept
   mkdir -p "$work/etc/config/nova" "$work/collections/ansible_collections/nfslock"
@@ -52,7 +63,7 @@ nova_libvirt_default_dimensions: {}
 qemu_max_processes: 4096
 qemu_max_files: 4096
 END
-  echo 127.0.0.1:/volumes >"$work/etc/config/nfs_shares"
+  echo "$share" >"$work/etc/config/nfs_shares"
   # Without RabbitMQ and a database the services stay up with these, and wait.
   printf '[DEFAULT]\ntransport_url = fake:/\n' | tee "$work/etc/config/nova.conf" >"$work/etc/config/cinder.conf"
   printf '[database]\nconnection = sqlite:////var/lib/cinder/cinder.sqlite\n' >>"$work/etc/config/cinder.conf"
@@ -102,16 +113,10 @@ ad_hoc() {
   ansible_environment "$plain_bin" ansible -i "$work/inventory" "$node" -m "nfslock.kolla.$1" -a "$2"
 }
 
-# Where Nova and Cinder mount a share: its MD5 names the folder.
-share=127.0.0.1:/volumes
-hash=$(printf %s "$share" | md5sum | cut -d' ' -f1)
-at_nova=/var/lib/nova-mnt/$hash
-at_cinder=/var/lib/cinder/mnt/$hash
-
 # mount_store: the share at both places, as a filesystem that refuses every lock; Nova and Cinder find it mounted already
 mount_store() {
-  [ -x "$work/nolocks" ] || (cd "$top" && CGO_ENABLED=0 go build -o "$work/nolocks" ./tests/integration/nolocks)
-  docker cp -q "$work/nolocks" "$node:/usr/local/bin/nolocks"
+  (cd "$top" && CGO_ENABLED=0 go build -o "$work/nolocks" ./tests/integration/nolocks) || return
+  docker cp -q "$work/nolocks" "$node:/usr/local/bin/nolocks" || return
   # shellcheck disable=SC2016 # for the shell in the node
   docker exec "$node" sh -ec '
     [ -e /dev/fuse ] || mknod /dev/fuse c 10 229
@@ -125,11 +130,11 @@ mount_store() {
 
 # deploy_cinder: the configuration and the container alone. The rest of kolla-ansible's role registers Cinder in Keystone, and makes its database in MariaDB.
 deploy_cinder() {
-  kolla genconfig --tags cinder
+  kolla genconfig --tags cinder || return
   # shellcheck disable=SC2016 # for the shell in the container
   docker exec "$node" docker run --rm --user root --network none -v cinder:/var/lib/cinder -v /etc/kolla/cinder-volume:/c:ro --entrypoint sh \
     "kolla/cinder-volume:$tag" -ec 'sed s,^log_dir.*,, /c/cinder.conf >/tmp/c; cinder-manage --config-file /tmp/c db sync
-      mkdir -p /var/lib/cinder/mnt; chown cinder: /var/lib/cinder/*'
-  mount_store
+      mkdir -p /var/lib/cinder/mnt; chown cinder: /var/lib/cinder/*' || return
+  mount_store || return
   kolla deploy-containers --tags cinder
 }

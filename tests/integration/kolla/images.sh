@@ -41,7 +41,7 @@ sources() {
   local name
   for name in "cinder-$cinder" "nova-$nova" "blazar_nova-$blazar_nova"; do
     [ -e "$cache/sources/$name.tar.gz" ] ||
-      "$bin/pip" download --no-deps --no-binary :all: --no-build-isolation -d "$cache/sources" "${name%-*}==${name##*-}"
+      "$bin/pip" download --no-deps --no-binary :all: --no-build-isolation -d "$cache/sources" "${name%-*}==${name##*-}" || return
   done
   : >"$cache/sources/requirements/requirements-$series/upper-constraints.txt"
   : >"$cache/sources/requirements/requirements-$series/global-requirements.txt"
@@ -74,7 +74,9 @@ if [ ${#to_build[@]} -gt 0 ]; then
   fi
   mkdir -p "$cache"
   # shellcheck disable=SC2154 # version and python are newest_python's
-  bin=$(venv "kolla-$kolla-py$version" "$python" "kolla==$kolla" setuptools docker)
+  tools() { venv "kolla-$kolla-py$version" "$python" "kolla==$kolla" setuptools docker; }
+  must 1800 tools "kolla-build" tools
+  bin=$(tools)
   # Images of another recipe are in the way: kolla-build would take them for the parents of the new ones.
   for image in $(docker image ls --format '{{.Repository}}:{{.Tag}}' "$namespace/*"); do
     have "$image" || docker rmi "$image" >/dev/null

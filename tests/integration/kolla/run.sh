@@ -14,6 +14,10 @@ export KOLLA_LOGS=$cache/logs
 logs=$KOLLA_LOGS
 began=$SECONDS
 
+if [ "$(dpkg --print-architecture)" != amd64 ]; then
+  echo "cannot run: the story is written for amd64" >&2
+  exit 1
+fi
 mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock -n 9 || {
@@ -22,7 +26,7 @@ flock -n 9 || {
 }
 rm -rf "$logs"
 trap leave_engine EXIT
-use_engine
+use_engine 9>&- # an engine that is started must not keep the lock
 "$here/../apt-install.sh" jq
 echo "==    images"
 pairs=$("$here/images.sh")

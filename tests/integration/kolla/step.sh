@@ -2,7 +2,8 @@
 # Sourced. Long steps with an end and a sign of life.
 
 # step SECONDS NAME WHAT COMMAND…: runs COMMAND, a program or a function, with its output in $logs/NAME.log; says what it does, each half minute
-# the last line of that log, and how long it took. Ends it after SECONDS. Returns the command's code, 124 if it was ended.
+# the last line of that log, and how long it took. Ends it after SECONDS. Returns the command's code, 124 if it was ended. set -e does not hold in a
+# function that is run so: it says itself where it ends.
 step() {
   local limit=$1 name=$2 what=$3 began=$SECONDS said=$SECONDS rc=0 pid log
   shift 3

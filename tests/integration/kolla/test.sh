@@ -128,7 +128,7 @@ convert() {
 part_deployed() {
   rm -rf "$work"
   mkdir "$work"
-  "$here/up.sh" "$node" "${pairs[@]}"
+  must 1800 up "a whole host, with kolla's images" "$here/up.sh" "$node" "${pairs[@]}"
   cloud_up
   mkdir -p "$work/etc/globals.d"
   printf 'nfs_lock_fix_patch_set: %s\nnfs_lock_info_paths: [%s, %s]\n' "$set" "$at_nova" "$at_cinder" >"$work/etc/globals.d/nfslock.yml"
