@@ -17,8 +17,10 @@ from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import (
     natural,
     number,
     order_of,
+    place_of,
     row_of,
     rows_of,
+    started,
     text,
     texts_of,
 )
@@ -79,9 +81,10 @@ def fleet(results, stores=()):
 
     nfsv3: where NFS is mounted with version 3, whose locks need rpcbind and rpc.statd on every host that may mount it; empty if nowhere.
     refused: {source: where}, stores that refuse locks in cinder_volume and that Nova mounts when a guest gets a volume.
+    squashed: those of them where root may not write.
     unseen: those of stores without a result, so that refused may lack some.
     """
-    nfsv3, refused, seen = "", {}, set()
+    nfsv3, refused, no_root, seen = "", {}, set(), set()
     for host, info in results:
         if not looked_at(info):
             continue
@@ -99,7 +102,9 @@ def fleet(results, stores=()):
                 and text(mount, "probed") != "inside"  # the container refuses there, not the store
             ):
                 refused.setdefault(text(mount, "source"), where)
-    return {"nfsv3": nfsv3, "refused": refused, "unseen": sorted(set(stores) - seen, key=natural)}
+                if squashed(mount):
+                    no_root.add(text(mount, "source"))
+    return {"nfsv3": nfsv3, "refused": refused, "squashed": sorted(no_root, key=natural), "unseen": sorted(set(stores) - seen, key=natural)}
 
 
 def stopped(info):
@@ -126,7 +131,7 @@ def cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, runs_gues
     """
     plan = {"rpcbind": False, "rpcbind_why": "", "patch": [], "patch_why": "", "guests": False, "left": [], "known": [], "look": [], "needs": [], "idle": {}}
     if looked_at(info):
-        fill(plan, info, whole, patch, rpcbind, mounts_nfs, given)
+        fill(plan, info, whole, patch, rpcbind, mounts_nfs, given, before)
         fill_idle(plan, info, runs_guests and bool(plan["needs"] or whole["refused"] or patch == "always"), before)
         if disabled and not set(FOR_GUESTS) & set(plan["patch"]):
             plan["left"].append("an earlier run disabled nova-compute here: openstack compute service set --enable HOST nova-compute")
@@ -150,7 +155,7 @@ def sentences(plan):
     return lines + [f"to be known: {sentence}" for sentence in plan["look"]]
 
 
-def fill(plan, info, whole, patch, rpcbind, mounts_nfs, given):
+def fill(plan, info, whole, patch, rpcbind, mounts_nfs, given, before):
     """Puts into an empty plan what a result with a verdict asks for."""
     asked = text(row_of(info, "cure"), "fix") == "rpcbind_ensure" or any(text(mount, "recommended_fix") == "rpcbind_ensure" for mount in mounts_of(info))
     if rpcbind == "always" and (mounts_nfs or asked):
@@ -165,6 +170,7 @@ def fill(plan, info, whole, patch, rpcbind, mounts_nfs, given):
     packages = qemu_of(info)
     if patch != "never":
         fill_patch(plan, info, whole, patch, given)
+        fill_further(plan, info, before)
         fill_libvirt(plan, info, whole)
     fill_left(plan, info)
     if asked and not plan["rpcbind"] and not plan["left"]:
@@ -274,14 +280,38 @@ def joined(*found):
     return reasons
 
 
-# In the words of nfs_lock_info, which says it of the mounts that it sees.
-REMEMBER_OWNER = (
-    "libvirt's own lock ends with remember_owner = 0: copy qemu.conf.j2 from kolla-ansible's roles/nova-cell/templates to /etc/kolla/config/nova/qemu.conf.j2 "
-    "(of one host: nova/INVENTORY_HOSTNAME/qemu.conf.j2), which replaces the template as a whole, add the line, and run kolla-ansible reconfigure, "
-    "which restarts nova_libvirt; guests that run go on. "
-    "libvirt then no longer gives a disk back to the owner it had before the guest, nor keeps two libvirts apart while they change owners."
-)
-LOCKSPACE = "libvirt's lock manager locks each disk: give it a lockspace on a share that has locks, see docs/locks.md"
+def further(info):
+    """What nova_libvirt has without the patch, where all of that only emulates other architectures than the host's. Else empty."""
+    row = next((row for row in rows_of(info, "packages") if text(row, "container") == LIBVIRT and text(row, "qemu") == "mixed"), {})
+    names = texts_of(row, "unpatched")
+    return names if set(names) <= set(texts_of(row, "unpatched_further")) else []
+
+
+def fill_further(plan, info, before):
+    """Emulators of other architectures that guests here use. Before a set was installed it may hold them; once it is, they are left to a person."""
+    names = further(info)
+    if names and plan["guests"] and (before or LIBVIRT not in plan["patch"]):
+        plan["left"].append(
+            f"{LIBVIRT} has no patched {some(names)}, which only guests of another architecture use: these go on with QEMU's own locks, and do not start "
+            "where locks are refused. Name it in qemu_patched_build_also when the patch set is built, and run again"
+        )
+
+
+def libvirt_misses(mount):
+    """Whether libvirt's own lock is among what keeps a guest from starting there."""
+    return any(sentence.startswith("libvirt") for sentence in texts_of(row_of(mount, "guests"), "missing"))
+
+
+# Types of filesystem on which libvirt goes without its own lock where root may not open the disk for writing, as in nfs_lock_info.
+SHARED = ("nfs", "nfs4", "ceph", "cifs", "smb3", "gfs2", "ocfs2", "gpfs", "beegfs", "fuse.glusterfs", "fuse.quobyte")
+
+# How nfs_lock_info begins to say that locks were tried as another user than root.
+NOT_AS_ROOT = "root may not create files there"
+
+
+def squashed(mount):
+    """Whether root may not write there, so that it depends on a disk's mode whether libvirt takes its lock."""
+    return text(mount, "fstype") in SHARED and any(sentence.startswith(NOT_AS_ROOT) for sentence in texts_of(mount, "evidence"))
 
 
 def fill_libvirt(plan, info, whole):
@@ -289,17 +319,26 @@ def fill_libvirt(plan, info, whole):
     if qemu_of(info).get(LIBVIRT, "none") in ("none", "unknown"):
         return
     mounts = [mount for mount in mounts_of(info) if text(mount, "container") == LIBVIRT]
-    ours = [mount for mount in mounts if text(mount, "recommended_fix") == "patch" and LIBVIRT in plan["patch"]]
-    sources = [text(mount, "source") for mount in ours if text(row_of(row_of(mount, "probes"), "posix"), "result") == "refused"]
+    starts = started(info)
+    ours = [mount for mount in mounts if text(mount, "recommended_fix") == "patch" and LIBVIRT in plan["patch"] and place_of(mount) not in starts]
     tried = [text(mount, "source") for mount in mounts if text(mount, "verdict") != "unknown"]
-    sources += [source for source in whole["refused"] if source not in tried]
+    unmounted = [source for source in whole["refused"] if source not in tried]
     locks = locks_of(info)
     detail = f" ({text(locks, 'detail')})" if text(locks, "detail") else ""
-    if sources and flag(locks, "own_locks"):
-        remedy = LOCKSPACE if text(locks, "lock_manager") else REMEMBER_OWNER
-        where = some(list(dict.fromkeys(sources)))
-        plan["left"].append(f"guests do not start from {where} even with the patched QEMU{detail}: {remedy}")
-    elif sources and detail:
+    remedy = f": {text(locks, 'remedy')}" if text(locks, "remedy") else ""
+    if flag(locks, "own_locks"):
+        sure = [text(mount, "source") for mount in ours if libvirt_misses(mount) and guest_of(mount) == "no" and not squashed(mount)]
+        sure += [source for source in unmounted if source not in whole["squashed"]]
+        unsure = [text(mount, "source") for mount in ours if libvirt_misses(mount)] + unmounted
+        unsure = [source for source in unsure if source not in sure]
+        if sure:
+            plan["left"].append(f"guests do not start from {some(list(dict.fromkeys(sure)))} even with the patched QEMU{detail}{remedy}")
+        if unsure:
+            plan["look"].append(
+                f"whether guests start from {some(list(dict.fromkeys(unsure)))} with the patched QEMU could not be told{detail}: root may not write there, "
+                f"and libvirt goes without its own lock on a disk that root may not open for writing{remedy and '. If none starts' + remedy}"
+            )
+    elif detail and (unmounted or any(text(row_of(row_of(mount, "probes"), "posix"), "result") == "refused" for mount in ours)):
         plan["look"].append(f"whether libvirt takes a lock of its own on each disk could not be told{detail}")
 
 
@@ -320,14 +359,15 @@ def sentence_of(mount):
     return f"{said} {command}" if command else said
 
 
-def started(info):
-    """Where libvirt started a guest in earnest: pairs of a container and a path."""
-    return {(text(row, "container"), text(row, "path")) for row in rows_of(info, "guest_proofs") if text(row, "result") == "works"}
-
-
 def guest_of(mount):
     """Whether a guest can start there, as far as locks tell: yes, no, unknown, or empty where none is to."""
     return text(row_of(mount, "guests"), "start")
+
+
+def why_of(mount):
+    """What is missing for that, to be put behind a sentence."""
+    missing = texts_of(row_of(mount, "guests"), "missing")
+    return f": {'; '.join(missing)}" if missing else ""
 
 
 def fill_left(plan, info):
@@ -338,7 +378,7 @@ def fill_left(plan, info):
         ours = fix == "rpcbind_ensure" and plan["rpcbind"] or fix == "patch" and text(mount, "container") in plan["patch"]
         if ours:
             continue
-        seen = (text(mount, "container"), text(mount, "path")) in starts
+        seen = place_of(mount) in starts
         if fix == "libvirt" and seen:
             continue  # what was told of its locks is not what it does
         if fix == "libvirt":
@@ -349,9 +389,9 @@ def fill_left(plan, info):
             if fails and name_of(mount) not in plan["known"]:
                 plan["known"].append(name_of(mount))
         elif guest_of(mount) == "no" and not seen:
-            kind, sentence = "left", f"no guest starts from {text(mount, 'source')}: {'; '.join(texts_of(row_of(mount, 'guests'), 'missing'))}"
-        elif guest_of(mount) == "unknown" and text(mount, "verdict") in FAILING and not seen:
-            kind, sentence = "look", f"whether a guest starts from {text(mount, 'source')} could not be told"
+            kind, sentence = "left", f"no guest starts from {text(mount, 'source')}{why_of(mount)}"
+        elif guest_of(mount) == "unknown" and (text(mount, "verdict") in FAILING or why_of(mount)) and not seen:
+            kind, sentence = "look", f"whether a guest starts from {text(mount, 'source')} could not be told{why_of(mount)}"
         else:
             continue
         if sentence not in plan[kind]:

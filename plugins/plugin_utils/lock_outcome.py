@@ -42,13 +42,17 @@ def joined(sentences):
     return "; ".join(sentence.rstrip(".") for sentence in sentences)
 
 
-def later(known, refused, word, sentence):
-    """The same outcome, or left: a store may be known to refuse locks only since its own host was cured. refused is of fleet(), at the end."""
+def later(known, now, word, sentence):
+    """The same outcome, or left: a store may be known to refuse locks only since its own host was cured. now is what fleet() returns at the end."""
     info, before = row_of(known, "nfs_lock_info_result"), row_of(row_of(known, "nfs_lock_cure_fleet"), "refused")
     qemu = qemu_of(info)
-    new = [f"{source} ({where})" for source, where in refused.items() if inert(source) not in before]
-    meets = flag(locks_of(info), "own_locks") or any(qemu.get(name) in ("stock", "mixed") for name in FOR_GUESTS)
-    if word not in ("nothing", "done") or not new or not meets:
+    stock = any(qemu.get(name) in ("stock", "mixed") for name in FOR_GUESTS)
+    new = [
+        f"{source} ({where})"
+        for source, where in now["refused"].items()
+        if inert(source) not in before and (stock or flag(locks_of(info), "own_locks") and source not in now["squashed"])
+    ]
+    if word not in ("nothing", "done") or not new:
         return word, sentence
     return "left", f"{sentence}; guests will use {', '.join(new)}, whose locks turned out to be refused meanwhile: run again"
 
@@ -56,7 +60,7 @@ def later(known, refused, word, sentence):
 def outcomes(known_of, hosts):
     """All hosts: lines for people, those that want one first, and bad: {host: sentence} of those that are to fail."""
     known = {host: known_of(host) for host in hosts}
-    now = fleet((host, row_of(known[host], "nfs_lock_info_result")) for host in hosts)["refused"]
+    now = fleet((host, row_of(known[host], "nfs_lock_info_result")) for host in hosts)
     rows = [(host, *later(known[host], now, *outcome(known[host]))) for host in hosts]
     rows.sort(key=lambda row: (BAD.index(row[1]) if row[1] in BAD else len(BAD) + (row[1] == "nothing"), natural(row[0])))
     return {

@@ -8,8 +8,10 @@ from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import (
     FAILING,
     LIBVIRT,
     both_answer,
+    further,
     guest_of,
     inert,
+    libvirt_misses,
     looked_at,
     mounts_of,
     name_of,
@@ -19,7 +21,7 @@ from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import (
     stopped,
     wants_cure,
 )
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import flag, row_of, rows_of, text
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import flag, place_of, row_of, rows_of, text
 
 
 def proof(info, plan):
@@ -36,9 +38,12 @@ def proof(info, plan):
     by_guests, against_guests = guests(info, expected)
     against += against_guests
 
-    # A mount where nothing could be tried has a verdict all the same. What libvirt alone refuses is left to a person.
+    # A mount where nothing could be tried has a verdict all the same. What libvirt alone refuses is left to a person, and so are guests of other architectures.
+    others = further(info)
     for mount in mounts_of(info):
-        fails = text(mount, "verdict") in FAILING and wants_cure(mount) and text(mount, "recommended_fix") != "libvirt"
+        fix = text(mount, "recommended_fix")
+        left = fix == "libvirt" or fix == "patch" and text(mount, "container") == LIBVIRT and others
+        fails = text(mount, "verdict") in FAILING and wants_cure(mount) and not left
         if fails and inert(name_of(mount)) not in known and sentence_of(mount) not in against:
             against.append(sentence_of(mount))
 
@@ -47,7 +52,7 @@ def proof(info, plan):
     patch = [name for name in plan.get("patch", []) if isinstance(name, str)]
     against += [f"{name} has no patched QEMU: {qemu.get(name) or 'it is not there'}" for name in patch if qemu.get(name) not in ("patched", "mixed")]
     part = [name for name in patch if qemu.get(name) == "mixed"]
-    if LIBVIRT in part and flag(plan, "guests") and counts_programs(info, LIBVIRT):
+    if LIBVIRT in part and flag(plan, "guests") and counts_programs(info, LIBVIRT) and not others:
         against.append(
             f"{LIBVIRT} is patched in part: the program that runs guests there is not, and their locks are refused; "
             "the patch set lacks it: build one with qemu_patched_build_profile=host"
@@ -59,10 +64,6 @@ def proof(info, plan):
     if part:
         said.append(f"in part: {', '.join(part)}, where the set does not hold each program that counts")
     return {"against": against, "say": "; ".join(said + by_images + by_guests)}
-
-
-def place_of(row):
-    return text(row, "container"), text(row, "path")
 
 
 def where_of(row):
@@ -98,8 +99,9 @@ def images(info, expected):
 
 def guests(info, expected):
     """The same of guests that libvirt started."""
-    # Where locks tell that none can start, the plan says what is missing.
-    expected = expected | {place_of(mount) for mount in mounts_of(info) if guest_of(mount) == "no"}
+    # Where locks tell that none can start, the plan says what is missing. The guest that is tried is one of the host's architecture.
+    others = further(info)
+    expected = expected | {place_of(mount) for mount in mounts_of(info) if guest_of(mount) == "no" and (libvirt_misses(mount) or not others)}
     works, untried, said, against = [], {}, [], []
     for row in rows_of(info, "guest_proofs"):
         result = text(row, "result")

@@ -178,6 +178,15 @@ def texts(row, *keys):
     return {key: text(row, key) for key in keys}
 
 
+def place_of(row):
+    return text(row, "container"), text(row, "path")
+
+
+def started(info):
+    """Where libvirt started a guest in earnest: pairs of a container and a path. That tells more than what is known of locks."""
+    return {place_of(row) for row in rows_of(info, "guest_proofs") if text(row, "result") == "works"}
+
+
 def read_host(name, info, fix):
     copy = Copy()
     known = isinstance(info, Mapping)

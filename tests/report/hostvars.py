@@ -12,12 +12,13 @@ PATCH = {
     "nothing keeps two writers of one image apart then.",
     "command": "ansible-playbook -i INVENTORY -l HOST nfslock.kolla.fix -e nfs_lock_fix_patch_set=FOLDER",
 }
+REMEDY = "Set remember_owner = 0 in libvirt's qemu.conf."
 LIBVIRT = {
     "fix": "libvirt",
-    "text": "The patched QEMU goes on without locks here and warns, but no guest starts: libvirt's own lock ends with remember_owner = 0.",
+    "text": f"The patched QEMU goes on without locks here and warns, but no guest starts: {REMEDY}",
     "command": "",
 }
-REFUSED = "libvirt takes a lock of its own on each disk before QEMU starts, as remember_owner is on, its default, and it is refused here (ENOSYS)"
+REFUSED = "libvirt takes a lock of its own on each disk before QEMU starts (remember_owner is on, as by default), and it is refused here (ENOSYS)"
 ANSWERS = {"state": "answers", "answers_ms": 0.6, "detail": "", "where": "host"}
 MEANING = {
     "ok": "locks work",
@@ -69,6 +70,8 @@ def packages(container, qemu="stock", variant=""):
         "qemu": qemu,
         "variant": variant,
         "installed": [{"name": "qemu-utils", "version": version, "patched": qemu == "patched", "held": qemu == "patched"}],
+        "unpatched": [] if qemu == "patched" else ["qemu-utils"],
+        "unpatched_further": [],
         "stock_emulators": ["arm", "ppc"] if container == "nova_libvirt" and qemu == "patched" else [],
         "seccomp": "none",
         "error": "",
@@ -104,7 +107,7 @@ def result(verdict, cure, mounts, packets, **more):
 def locks(own_locks, detail=""):
     """What is known of libvirt's own locks: by default of a host where it takes none."""
     return {"container": "nova_libvirt", "version": "11.3.0", "file": "/etc/libvirt/qemu.conf", "remember_owner": own_locks, "dynamic_ownership": True,
-            "lock_manager": "", "own_locks": own_locks, "detail": detail}
+            "lock_manager": "", "own_locks": own_locks, "remedy": REMEDY if own_locks else "", "detail": detail}
 
 
 NOVA, CINDER = "/var/lib/nova/mnt/0a1b2c", "/var/lib/cinder/mnt/3d4e5f"
@@ -149,7 +152,7 @@ def patched():
             {"container": "cinder_volume", "path": "/var/lib/cinder/mnt/juice", "result": "works", "step": "", "unlocked": True, "detail": ""},
         ],
         drift=[
-            {"container": "cinder_scheduler", "kind": "gone", "was": "99ee00ff", "is": "",
+            {"container": "cinder_scheduler", "kind": "gone", "was": "99ee00ff", "is": "", "counts": True,
              "message": "there is no such container now; the packages from before are kept until nfs_lock_fix has state absent"},
         ],
     )
@@ -160,7 +163,7 @@ def lost():
     return result(
         "ok", NOTHING, [mount("nova_compute", NOVA, "filer:/nova", "ok", NOTHING, vers="4.2")], [packages("nova_compute"), packages("cinder_backup")],
         drift=[
-            {"container": "cinder_backup", "kind": "recreated", "was": "77aa00bb", "is": "88cc11dd",
+            {"container": "cinder_backup", "kind": "recreated", "was": "77aa00bb", "is": "88cc11dd", "counts": True,
              "message": "kolla recreated it without the patch: run the fix again"},
         ],
     )

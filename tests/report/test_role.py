@@ -176,8 +176,9 @@ def test_verdicts_cures_and_commands_are_those_of_the_program():
     order = re.search(r"var worstFirst = \[\]Verdict\{([^}]*)\}", go)[1]
     assert tuple(values[name] for name in re.findall(r"\w+", order)) == lock_report.VERDICTS
     assert set(re.findall(r'\bFix\s+= "([a-z_0-9]+)"', go)) == {"none", *lock_report.FIXES}
-    owner = re.search(r"const rememberOwner = (.*?)\n\n", go, re.S)[1]
-    assert "".join(re.findall(r'"([^"]*)"', owner)) == lock_cure.REMEMBER_OWNER
+    shared = re.search(r"var shared = \[\]string\{([^}]*)\}", go)[1]
+    assert tuple(re.findall(r'"([^"]+)"', shared)) == lock_cure.SHARED
+    assert f'add("{lock_cure.NOT_AS_ROOT} ' in go
     commands = re.findall(r'Command\s+= "([^"]+)"', go)
     assert len(commands) >= 3
     for command in commands:

@@ -32,15 +32,31 @@ def mount(container, verdict, source=FILER, vers="3", probed="outside", fix=None
     }
 
 
-def for_guests(start="no", verdict="locks_refused", fix="libvirt", source=FILER, **more):
+def for_guests(start="no", verdict="locks_refused", fix="libvirt", source=FILER, missing=None, **more):
     """A mount of nova_libvirt: whether a guest starts there, as far as locks tell."""
-    missing = ["libvirt takes a lock of its own, and it is refused here"] if start == "no" else []
+    if missing is None:
+        missing = ["libvirt takes a lock of its own, and it is refused here"] if start == "no" else []
     return mount("nova_libvirt", verdict, source, fix=fix, guests={"start": start, "missing": missing}, **more)
+
+
+REMEDY = "Set remember_owner = 0 in libvirt's qemu.conf."
 
 
 def libvirt(own_locks, **more):
     """What is known of libvirt's own locks."""
-    return {"libvirt": {"container": "", "locks": {"container": "nova_libvirt", "own_locks": own_locks, **more}}}
+    locks = {"container": "nova_libvirt", "own_locks": own_locks, "remedy": REMEDY if own_locks else ""}
+    return {"libvirt": {"container": "", "locks": {**locks, **more}}}
+
+
+# How nfs_lock_info says that a server squashes root.
+SQUASHED = {"evidence": ["POSIX lock: refused (ENOLCK)", "root may not create files there (root_squash, …); the locks were tried as user 42436"]}
+
+
+def in_part(info, *names, further=("qemu-system-arm",)):
+    """The same result where nova_libvirt is patched but for these packages."""
+    (row,) = [row for row in info["packages"] if row["container"] == "nova_libvirt"]
+    row.update(qemu="mixed", unpatched=list(names), unpatched_further=[name for name in names if name in further], stock_emulators=[])
+    return info
 
 
 def drift(container, kind, now="qemu-utils 1:7.2"):
@@ -69,5 +85,5 @@ def host(*mounts, services="answers", **qemu):
 
 
 DONE, FAILED = {"status": "done"}, {"status": "failed"}
-WHOLE = {"nfsv3": "", "refused": {}, "unseen": []}
+WHOLE = {"nfsv3": "", "refused": {}, "squashed": [], "unseen": []}
 REFUSED = {**WHOLE, "refused": {FILER: "there"}}

@@ -2,7 +2,7 @@
 
 import pytest
 from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_cure
-from results import REFUSED, WHOLE, drift, exited, for_guests, host, libvirt, mount
+from results import REFUSED, REMEDY, SQUASHED, WHOLE, drift, exited, for_guests, host, in_part, libvirt, mount
 
 V3 = {**WHOLE, "nfsv3": "filer:/volumes at /mnt/1 in cinder_volume of storage1"}
 UNSEEN = {**WHOLE, "unseen": ["storage1"]}
@@ -119,7 +119,8 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
             host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(False), WHOLE, {}, False, ["nova_libvirt"], 0, 0, id="libvirt takes no lock"
         ),
         pytest.param(
-            host(for_guests(fix="patch", verdict="ofd_unsupported"), nova_libvirt="stock") | libvirt(True), WHOLE, {}, False, ["nova_libvirt"], 0, 0,
+            host(for_guests(fix="patch", verdict="ofd_unsupported", missing=["QEMU takes locks"]), nova_libvirt="stock") | libvirt(True), WHOLE, {},
+            False, ["nova_libvirt"], 0, 0,
             id="libvirt's lock is one that the mount has",
         ),
         pytest.param(
@@ -182,9 +183,63 @@ def test_what_a_plan_says_of_libvirt():
         (sentence,) = lock_cure.cure(host(*mounts, nova_libvirt="stock") | libvirt(True, **locks), WHOLE)["left"]
         return sentence
 
-    assert left().startswith("guests do not start from a:/, b:/ even with the patched QEMU: libvirt's own lock ends with remember_owner = 0")
-    assert "a lockspace" in left(lock_manager="lockd")
-    assert "even with the patched QEMU (another holds after the next start): " in left(detail="another holds after the next start")
+    assert left() == f"guests do not start from a:/, b:/ even with the patched QEMU: {REMEDY}"
+    assert left(remedy="Give it a lockspace.").endswith("QEMU: Give it a lockspace.")
+    assert left(remedy="").endswith("QEMU")
+    assert left(detail="another holds after the next start").endswith(f"QEMU (another holds after the next start): {REMEDY}")
+
+
+UNSURE = (
+    "whether guests start from filer:/volumes with the patched QEMU could not be told: root may not write there, and libvirt goes without its own lock on a "
+    f"disk that root may not open for writing. If none starts: {REMEDY}"
+)
+
+
+@pytest.mark.parametrize(
+    "one, sure",
+    [
+        pytest.param(for_guests(fix="patch"), True, id="both halves are missing"),
+        pytest.param(for_guests(fix="patch", missing=["QEMU takes locks"]), None, id="libvirt's is not"),
+        pytest.param(for_guests("unknown", fix="patch", missing=["libvirt takes a lock; it may go without"]), False, id="not known"),
+        pytest.param(for_guests(fix="patch", **SQUASHED), False, id="QEMU's half is missing, and that of libvirt is not known"),
+        pytest.param(for_guests(fix="patch", **SQUASHED) | {"fstype": "fuse.juicefs"}, True, id="a filesystem where libvirt always takes it"),
+        pytest.param(for_guests(fix="patch", evidence=["POSIX lock: refused"]), True, id="root may write"),
+    ],
+)
+def test_libvirts_own_lock_is_asserted_only_where_it_is_known(one, sure):
+    plan = lock_cure.cure(host(one, nova_libvirt="stock") | libvirt(True), WHOLE)
+    assert [len(plan["left"]), plan["look"]] == [1 if sure else 0, [UNSURE] if sure is False else []]
+
+
+def test_a_store_whose_server_squashes_root_may_start_guests():
+    stores = lock_cure.fleet([("storage1", host(mount("cinder_volume", "locks_refused", vers="4.2", **SQUASHED)))])
+    assert stores["squashed"] == ["filer:/volumes"]
+    plan = lock_cure.cure(host(nova_libvirt="patched") | libvirt(True), stores)
+    assert [plan["left"], plan["look"]] == [[], [UNSURE]]
+    stores["refused"]["other:/x"] = "there"
+    plan = lock_cure.cure(host(nova_libvirt="patched") | libvirt(True), stores)
+    assert [plan["left"], plan["look"]] == [[f"guests do not start from other:/x even with the patched QEMU: {REMEDY}"], [UNSURE]]
+
+
+def test_a_start_that_is_not_known_is_told_with_its_reason():
+    one = for_guests("unknown", "ok", "none", missing=["libvirt may go without"])
+    plan = lock_cure.cure(host(one, nova_libvirt="stock") | libvirt(True), WHOLE)
+    assert plan["look"] == ["whether a guest starts from filer:/volumes could not be told: libvirt may go without"]
+
+
+def test_guests_of_another_architecture_are_left_once_the_set_is_in():
+    refuses = for_guests(fix="patch", missing=["QEMU takes locks, which are refused here, and without the patch are qemu-system-arm"])
+    first = lock_cure.cure(in_part(host(refuses, nova_libvirt="stock"), "qemu-utils", "qemu-system-x86", "qemu-system-arm"), WHOLE)
+    assert first["left"] == []
+    known = in_part(host(refuses, nova_libvirt="stock"), "qemu-system-arm")
+    assert lock_cure.cure(known, WHOLE)["left"] == []  # the set that is given may have it
+    (left,) = lock_cure.cure(known, WHOLE, rpcbind="never", before=first)["left"]
+    assert left.startswith("nova_libvirt has no patched qemu-system-arm, which only guests of another architecture use: ")
+    assert "qemu_patched_build_also" in left
+    assert left in lock_cure.cure(known, WHOLE, given=False)["left"]
+    assert lock_cure.cure(in_part(host(nova_libvirt="stock"), "qemu-system-arm"), WHOLE, before=first)["left"] == []  # no lock is refused
+    native = in_part(host(refuses, nova_libvirt="stock"), "qemu-system-x86", "qemu-system-arm")
+    assert lock_cure.cure(native, WHOLE, before=first)["left"] == []  # which fails the host
 
 
 def test_emulators_that_do_not_count_are_told_where_others_are_patched():
@@ -228,7 +283,7 @@ def test_what_a_host_needs(info, whole, wants, needs):
 
 def test_what_is_left_after_a_cure_is_what_is_left_by_then():
     first = lock_cure.cure(host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(True), WHOLE)
-    assert first["patch"] == ["nova_libvirt"] and "remember_owner = 0" in first["left"][0]
+    assert first["patch"] == ["nova_libvirt"] and REMEDY in first["left"][0]
     patched = host(for_guests(), nova_libvirt="patched") | libvirt(True)
     then = lock_cure.cure(patched, WHOLE, rpcbind="never", before=first)
     assert then["left"] == ["filer:/volumes: locks_refused: because. Do it."]

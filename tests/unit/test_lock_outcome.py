@@ -2,7 +2,7 @@
 
 import pytest
 from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_outcome
-from results import DONE, FAILED, WHOLE, host, libvirt, mount
+from results import DONE, FAILED, SQUASHED, WHOLE, host, libvirt, mount
 
 
 def test_a_store_that_turns_out_to_refuse_locks_is_told_to_hosts_with_guests():
@@ -15,6 +15,10 @@ def test_a_store_that_turns_out_to_refuse_locks_is_told_to_hosts_with_guests():
     # Where QEMU is patched, libvirt's own lock is refused there all the same.
     known = {"b": {**patched, "nfs_lock_info_result": host(nova_libvirt="patched") | libvirt(True)}, "storage1": storage}
     assert set(lock_outcome.outcomes(known.get, list(known))["bad"]) == {"b"}
+    # But not for certain where the server squashes root.
+    known["storage1"] = {**storage, "nfs_lock_info_result": host({**one, **SQUASHED}, cinder_volume="patched")}
+    assert not lock_outcome.outcomes(known.get, list(known))["bad"]
+    assert set(lock_outcome.outcomes({**known, "a": compute}.get, ["a", "b", "storage1"])["bad"]) == {"a"}
     known = {"a": {**compute, "nfs_lock_cure_fleet": {"refused": {"filer:/x": "there"}}}, "storage1": storage}
     assert not lock_outcome.outcomes(known.get, list(known))["bad"]
 

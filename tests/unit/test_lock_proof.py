@@ -2,7 +2,7 @@
 
 import pytest
 from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_cure, lock_proof
-from results import REFUSED, WHOLE, exited, for_guests, host, mount
+from results import REFUSED, WHOLE, exited, for_guests, host, in_part, mount
 
 GUEST = {"container": "nova_libvirt", "path": "/mnt/1", "result": "works", "detail": "no disk"}
 
@@ -106,6 +106,37 @@ def test_guests_whose_locks_are_refused_are_not_helped_by_tools():
     after["packages"][0]["stock_emulators"] = []
     (against,) = lock_proof.proof(after, plan)["against"]
     assert "qemu_patched_build_profile=host" in against
+
+
+def test_guests_of_another_architecture_fail_no_host():
+    refuses = for_guests(fix="patch", missing=["QEMU takes locks, and without the patch are qemu-system-arm"])
+    plan = lock_cure.cure(host(refuses, nova_libvirt="stock"), WHOLE)
+    well = {"libvirt": {"container": "nova_libvirt", "healthy": True}}
+    after = in_part(host(refuses, nova_libvirt="stock"), "qemu-system-arm") | well
+    assert lock_proof.proof(after, plan)["against"] == []
+    assert "in part: nova_libvirt" in lock_proof.proof(after, plan)["say"]
+    # The guest that is tried is one of the host's own architecture, and has to start.
+    ill = after | {"guest_proofs": [GUEST | {"result": "fails"}]}
+    assert lock_proof.proof(ill, plan)["against"] == ["a guest does not start at /mnt/1 in nova_libvirt: no disk"]
+    compute = host(refuses, mount("nova_compute", "locks_refused", "other:/x"), nova_libvirt="stock", nova_compute="stock")
+    assert len(lock_proof.proof(in_part(compute, "qemu-system-arm") | well, plan)["against"]) == 1
+    native = in_part(host(refuses, nova_libvirt="stock"), "qemu-system-arm", "qemu-system-x86") | well
+    assert any("qemu_patched_build_profile=host" in sentence for sentence in lock_proof.proof(native, plan)["against"])
+
+
+def test_a_classic_set_that_does_not_help_fails_the_host_with_the_set_that_does():
+    classic = {"text": "QEMU has the classic edit. Install a patch set of the variant fallback."}
+    refuses = mount("cinder_volume", "locks_refused", cure=classic)
+    plan = lock_cure.cure(host(mount("cinder_volume", "locks_refused"), cinder_volume="stock"), WHOLE)
+    (against,) = lock_proof.proof(host(refuses, cinder_volume="patched"), plan)["against"]
+    assert "variant fallback" in against
+    # Without a set, in a later run, it is left with the same words, and fails no cure of rpcbind.
+    later = lock_cure.cure(host(refuses, cinder_volume="patched"), WHOLE, given=False)
+    assert later["left"] == [against]
+    assert lock_proof.proof(host(refuses, cinder_volume="patched"), later)["against"] == []
+    # Where the store has POSIX locks, the classic edit is enough.
+    enough = host(mount("cinder_volume", "locks_refused", fix="none"), cinder_volume="patched")
+    assert lock_proof.proof(enough, plan)["against"] == lock_cure.cure(enough, WHOLE, before=plan)["left"] == []
 
 
 def test_a_proof_says_what_was_done():
