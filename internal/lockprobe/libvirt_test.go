@@ -85,7 +85,8 @@ func TestTheHostsCureIsTheOneWithMostToDo(t *testing.T) {
 		{[]Mount{row(Host, LocksRefused, FixNone), row("nova_libvirt", LocksRefused, FixLibvirt), row("cinder_volume", LocksRefused, FixNone)}, "nova_libvirt"},
 		{[]Mount{row(Host, OK, FixNone), row("nova_libvirt", OK, FixLibvirt)}, "nova_libvirt"},
 		{[]Mount{row(Host, LocksRefused, FixNone), row("nova_libvirt", StatdDead, FixRPCBind), row("cinder_volume", LocksRefused, FixPatch)}, "nova_libvirt"},
-		{[]Mount{row(Host, Held, FixHolder), row("nova_libvirt", Held, FixHolder)}, Host},
+		{[]Mount{row(Host, LocksRefused, FixNone), row("nova_libvirt", LocksRefused, FixNone), row("cinder_volume", LocksRefused, FixNone)}, "nova_libvirt"},
+		{[]Mount{row(Host, Held, FixHolder), row("nova_libvirt", OK, FixNone)}, Host},
 	} {
 		if worst, found := sum(test.mounts); !found || worst.Container != test.want {
 			t.Errorf("%+v, want %s", worst, test.want)

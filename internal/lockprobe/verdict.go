@@ -334,11 +334,12 @@ func inBrackets(text string) string {
 	return " (" + text + ")"
 }
 
-// sum gives the host the worst of its mounts; of several alike, the one with most to be done.
+// sum gives the host the worst of its mounts; of several alike, the one with most to be done, and a container's before the host's own view.
 func sum(mounts []Mount) (worst Mount, found bool) {
 	for _, v := range worstFirst {
 		for _, m := range mounts {
-			if m.Verdict == v && (!found || most(m.Fix) > most(worst.Fix)) {
+			more, same := most(m.Fix) > most(worst.Fix), most(m.Fix) == most(worst.Fix)
+			if m.Verdict == v && (!found || more || same && worst.Container == Host && m.Container != Host) {
 				worst, found = m, true
 			}
 		}
