@@ -14,6 +14,7 @@ from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import (
     LOST,
     VERDICTS,
     flag,
+    loses,
     natural,
     number,
     order_of,
@@ -185,7 +186,8 @@ def fill(plan, info, whole, patch, rpcbind, mounts_nfs, given, before):
     if patch == "never":
         plan["look"] += [f"{name}: {sentence}" for name, sentence in lost_patch(info).items()]
     plan["look"] += [f"{text(row, 'container')}: {text(row, 'message')}" for row in rows_of(info, "drift") if text(row, "kind") not in LOST]
-    plan["look"] += stock_emulators(info) + stale(info)
+    plan["look"] += unused_drift(info)
+    plan["look"] += stock_emulators(info) + unjudged(info) + stale(info)
 
 
 def fill_idle(plan, info, missed, before):
@@ -206,6 +208,14 @@ def stock_emulators(info):
     return [f"emulators without the patch in {text(row, 'container')}: {some(texts_of(row, 'stock_emulators'))}" for row in rows]
 
 
+def unjudged(info):
+    """A sentence where nova_libvirt was looked at and nothing was found of its libvirt. Older modules do not look."""
+    looks = isinstance(row_of(info, "libvirt").get("locks"), dict)
+    if not looks or text(locks_of(info), "container") or qemu_of(info).get(LIBVIRT, "unknown") == "unknown" or LIBVIRT in stopped(info):
+        return []
+    return [f"libvirt's own locks could not be judged: nothing was found of libvirt in {LIBVIRT}"]
+
+
 def stale(info):
     """A sentence on guests that run a program which was replaced, if there are any."""
     names = [text(row, "guest") or f"process {number(row, 'pid')}" for row in rows_of(info, "stale_guests")]
@@ -217,7 +227,7 @@ def lost_patch(info):
     said, packages = {}, qemu_of(info)
     for row in rows_of(info, "drift"):
         name, kind, now = text(row, "container"), text(row, "kind"), text(row, "is")
-        if kind not in LOST or packages.get(name) not in ("stock", "mixed"):
+        if not loses(row) or packages.get(name) not in ("stock", "mixed"):
             continue
         if kind == "recreated":
             said[name] = "it was recreated and has lost the patch"
@@ -226,6 +236,12 @@ def lost_patch(info):
         else:
             said[name] = f"{now} of the distribution has replaced the patched package, so that the patch set has to be built from that version"
     return said
+
+
+def unused_drift(info):
+    """Sentences: what is stock again and is no loss, as the container's own work does not use it."""
+    rows = [row for row in rows_of(info, "drift") if text(row, "kind") in LOST and not loses(row)]
+    return [f"{text(row, 'container')}: {text(row, 'message')} (its own work does not use that package)" for row in rows]
 
 
 def mounts_of(info):

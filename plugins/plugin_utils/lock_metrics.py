@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import VERDICTS, lost, read_host, worse
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import VERDICTS, lost, place_of, read_host, started, worse
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report_text import visible
 
 VOLATILE = re.compile(r"(?m)^nfs_lock_\w*(?:timestamp|duration)_seconds.*\n")
@@ -58,14 +58,14 @@ def metrics(host, result, time):
             for packet in packages["installed"]
         ],
     )
-    guests = {}
+    guests, proved = {}, started(row)
     for mount in row["mounts"]:
         key, starts = (mount["container"], mount["path"], mount["source"]), mount["guests"]["start"]
         if starts in ("yes", "no"):
-            guests[key] = guests.get(key, True) and starts == "yes"
+            guests[key] = guests.get(key, True) and (starts == "yes" or place_of(mount) in proved)
     text.family(
         "nfs_lock_guest_can_start",
-        "Whether a guest can start from a mount, as far as its locks tell.",
+        "Whether a guest can start from a mount: one did, or as far as its locks tell.",
         [({"container": container, "mount": path, "source": source}, starts) for (container, path, source), starts in guests.items()],
     )
     text.family("nfs_lock_stale_guests", "Running guests whose QEMU was replaced since they were started.", [({}, len(row["stale_guests"]))])

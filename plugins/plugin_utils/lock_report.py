@@ -59,7 +59,7 @@ FIXES = {
     "look": "look",
 }
 
-# Drift with which a container has lost the patch. Of the other kind, gone, nothing is left to patch.
+# Drift with which a container has lost the patch, if it counts. Of the other kind, gone, nothing is left to patch.
 LOST = ("recreated", "lost", "superseded")
 
 # What helps where locks themselves need no cure.
@@ -72,6 +72,9 @@ CURES = {
     },
     "stale": {"fix": "stale", "text": "Hard reboot these guests or live-migrate them: until then they go on with the QEMU from before.", "command": ""},
 }
+
+# The cure where libvirt's settings tell that no guest starts, and one did.
+STARTS = {"fix": "none", "text": "Nothing more is to be done: a guest started there.", "command": "", "command_known": False}
 
 # The commands that nfs_lock_info gives as cures. A host that was taken over could hand the operator any other one to copy.
 COMMANDS = tuple(
@@ -178,6 +181,16 @@ def texts(row, *keys):
     return {key: text(row, key) for key in keys}
 
 
+def in_use(drift):
+    """Whether the container's own work uses what is stock again. Older modules do not say."""
+    return drift.get("counts") is not False
+
+
+def loses(drift):
+    """Whether with that drift a container has lost the patch."""
+    return text(drift, "kind") in LOST and in_use(drift)
+
+
 def place_of(row):
     return text(row, "container"), text(row, "path")
 
@@ -194,7 +207,11 @@ def read_host(name, info, fix):
     fixed = read_fix(copy.value(fix)) if isinstance(fix, Mapping) and fix else None
     packages = [read_packages(row) for row in rows_of(result, "packages")]
     mounts = [read_mount(row, name) for row in rows_of(result, "mounts")]
-    drift = [texts(row, "container", "kind", "was", "is", "message") for row in rows_of(result, "drift")]
+    drift = [{**texts(row, "container", "kind", "was", "is", "message"), "counts": in_use(row)} for row in rows_of(result, "drift")]
+    starts = started(result)
+    for mount in mounts:
+        if mount["cure"]["fix"] == "libvirt" and place_of(mount) in starts:
+            mount["cure"] = STARTS
     row = {
         "host": name,
         "status": "",
@@ -202,7 +219,7 @@ def read_host(name, info, fix):
         "reason": text(result, "reason"),
         "evidence": texts_of(result, "evidence"),
         "cure": read_cure(row_of(result, "cure"), name),
-        "containers": containers(mounts, packages, drift),
+        "containers": containers(mounts, packages, drift, starts),
         "mounts": mounts,
         "packages": packages,
         "stale_guests": [
@@ -227,6 +244,8 @@ def read_host(name, info, fix):
         "fix": fixed,
         "cut": copy.cut,
     }
+    if row["cure"]["fix"] == "libvirt" and not without_guests(row):
+        row["cure"] = next_cure(row)
     row["status"] = host_status(row, result, known)
     if row["status"] in ("unreachable", "failed"):
         failure = text(result, "msg")
@@ -287,9 +306,15 @@ def without_guests(row):
     return [mount for mount in row["mounts"] if mount["cure"]["fix"] == "libvirt"]
 
 
+def next_cure(row):
+    """What the host needs where guests start all the same, so that libvirt needs no other setting: the cure of its worst mount besides."""
+    others = [mount for mount in row["mounts"] if mount["cure"]["fix"] not in ("", "none")]
+    return min(others, key=lambda mount: VERDICTS.index(mount["verdict"]), default={"cure": STARTS})["cure"]
+
+
 def lost(row):
     """Of what drifted, what has lost the patch."""
-    return [drift for drift in row["drift"] if drift["kind"] in LOST]
+    return [drift for drift in row["drift"] if loses(drift)]
 
 
 def verdict(row):
@@ -370,12 +395,12 @@ def read_fix(result):
     }
 
 
-def containers(mounts, packages, drift):
-    """One row for each container of a host, with the worst verdict of its mounts; "none" without a mount."""
+def containers(mounts, packages, drift, starts):
+    """One row for each container of a host, with the worst verdict of its mounts; "none" without a mount. At starts a guest was started."""
     found = {}
 
     def row_for(name, qemu="", variant=""):
-        gone = any(row["container"] == name and row["kind"] in LOST for row in drift)
+        gone = any(row["container"] == name and loses(row) for row in drift)
         return found.setdefault(name, {"name": name, "verdict": "none", "mounts": 0, "qemu": qemu, "variant": variant, "lost": gone, "no_guest_starts": False})
 
     for packet in packages:
@@ -384,7 +409,7 @@ def containers(mounts, packages, drift):
         row = row_for(mount["container"])
         row["mounts"] += 1
         row["verdict"] = worse(row["verdict"], mount["verdict"])
-        row["no_guest_starts"] |= mount["guests"]["start"] == "no"
+        row["no_guest_starts"] |= mount["guests"]["start"] == "no" and place_of(mount) not in starts
     return sorted(found.values(), key=lambda row: order_of(row["name"]))
 
 

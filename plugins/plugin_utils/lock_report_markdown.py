@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import QUIET, STATUSES, failing
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import QUIET, STATUSES, failing, place_of, started
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report_text import visible
 
 
@@ -45,12 +45,12 @@ def markdown(report):
 
 def section(host):
     """What is to be known of a host; nothing where all is well."""
-    lines = []
+    lines, starts = [], started(host)
     for mount in host["mounts"]:
         if mount["verdict"] != "ok":
             where = f"{code(mount['source'])} at {code(mount['path'])} in {code(mount['container'])}"
             lines.append(f"- {where}: {prose(mount['verdict'])}: {prose(mount['reason'])}")
-        if mount["guests"]["start"] == "no" and host["status"] != "libvirt":  # where it is the reason
+        if mount["guests"]["start"] == "no" and host["status"] != "libvirt" and place_of(mount) not in starts:  # where it is the reason
             where = f"{code(mount['source'])} at {code(mount['path'])} in {code(mount['container'])}"
             lines.append(f"- no guest starts from {where}: {prose('; '.join(mount['guests']['missing']))}")
     for row in failing(host["proofs"]):
@@ -61,7 +61,8 @@ def section(host):
     for guest in host["stale_guests"]:
         lines.append(f"- guest {code(guest['guest'])} (process {guest['pid']}) runs a replaced QEMU: {prose(guest['advice'])}")
     for drift in host["drift"]:
-        lines.append(f"- {code(drift['container'])} {prose(drift['kind'])}: {prose(drift['message'])}")
+        unused = "" if drift["counts"] else " (its own work does not use that package)"
+        lines.append(f"- {code(drift['container'])} {prose(drift['kind'])}: {prose(drift['message'])}{unused}")
     for finding in host["findings"]:
         where = f" ({code(finding['file'])} line {finding['line']})" if finding["file"] else ""
         lines.append(f"- {prose(finding['kind'])}: {prose(finding['message'])}{where}")

@@ -63,7 +63,15 @@ def pages(tmp_path_factory):
         path.write_text(page(collect(hostvars.without_fix(results)), **texts), encoding="utf-8")
         return path
 
-    return {"typical": write("typical", hostvars.TYPICAL), "hostile": write("hostile", HOSTILE), "many": write("many", hostvars.many())}
+    return {"typical": write("typical", hostvars.TYPICAL), "hostile": write("hostile", HOSTILE), "many": write("many", hostvars.many()), "proved": write("proved", proved())}
+
+
+def proved():
+    """A host where a guest started though libvirt's settings tell that none does, and one where only what nobody uses is stock again."""
+    starts, unused = hostvars.needs_libvirt(), hostvars.lost()
+    starts["guest_proofs"][0].update(result="works", detail="")
+    unused["drift"][0]["counts"] = False
+    return {"starts": starts, "unused": unused}
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +204,16 @@ def test_every_column_sorts(browser, pages):
 
 # What the page says in words of its own, or only the JSON has.
 WORDED = ("msg", "verdict", "fix", "recommended_fix", "kind", "result", "command", "was", "is", "id", "seccomp", "start")
+
+
+def test_what_was_proved_or_is_not_used_raises_no_alarm(browser, pages):
+    browser.open(pages["proved"])
+    open_all(browser)
+    text = browser.run("return document.getElementById('matrix').innerText")
+    for words in ("No guest starts", "no guest starts", "remember_owner = 0", "lost the patch", "needs"):
+        assert words not in text, words
+    for words in ("Nothing more is to be done: a guest started there.", "run the fix again (its own work does not use that package)"):
+        assert words in text, words
 
 
 def test_details_say_everything(browser, pages):

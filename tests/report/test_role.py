@@ -257,6 +257,43 @@ def test_a_host_where_no_guest_starts_is_not_well_whatever_verdict_its_locks_hav
     assert (host_of(one)["status"], host_of(one)["reason"]) == ("failed", "guests do not start")
 
 
+def test_a_guest_that_started_tells_more_than_libvirts_settings():
+    from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_metrics, lock_report, lock_report_markdown
+
+    one = hostvars.needs_libvirt()
+    can_start = 'nfs_lock_guest_can_start{container="nova_libvirt",mount="/var/lib/nova/mnt/juice",source="JuiceFS:vol"} '
+    assert can_start + "0\n" in lock_metrics.metrics("a", one, 1)
+    one["guest_proofs"][0].update(result="works", detail="")
+    host = host_of(one)
+    assert (host["status"], host["reason"], host["cure"]["fix"]) == ("patched", hostvars.MEANING["locks_refused"], "none")
+    assert not any(row["no_guest_starts"] for row in host["containers"])
+    assert can_start + "1\n" in lock_metrics.metrics("a", one, 1)
+    assert host["mounts"][0]["cure"]["fix"] == "none"
+    assert "no guest starts" not in lock_report_markdown.markdown(lock_report.collect(hostvars.without_fix({"a": one})))
+    # Another mount of the host, whose own cure hid behind that of libvirt.
+    one["mounts"].append({**hostvars.needs_patch()["mounts"][0], "verdict": "ofd_unsupported"})  # a lesser verdict
+    assert host_of(one)["status"] == "patch"
+    # And one of another path, from which no guest was started.
+    one["mounts"].append({**one["mounts"][0], "path": "/other", "source": "JuiceFS:other"})
+    assert (host_of(one)["status"], host_of(one)["reason"]) == ("libvirt", f"no guest starts from JuiceFS:other: {hostvars.REFUSED}")
+    assert [row["no_guest_starts"] for row in host_of(one)["containers"]] == [True, False, False]
+
+
+def test_what_is_stock_again_and_not_used_is_a_note():
+    from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_metrics, lock_report, lock_report_markdown
+
+    one = hostvars.lost()
+    assert "nfs_lock_drifted_containers 1\n" in lock_metrics.metrics("a", one, 1)
+    one["drift"][0]["counts"] = False
+    assert host_of(one)["status"] == "ok"
+    assert not any(row["lost"] for row in host_of(one)["containers"])
+    assert "nfs_lock_drifted_containers 0\n" in lock_metrics.metrics("a", one, 1)
+    said = lock_report_markdown.markdown(lock_report.collect(hostvars.without_fix({"a": one})))
+    assert "run the fix again (its own work does not use that package)\n" in said
+    del one["drift"][0]["counts"]  # an older module
+    assert host_of(one)["status"] == "drift"
+
+
 @pytest.mark.parametrize("kind, status", [("recreated", "drift"), ("lost", "drift"), ("superseded", "drift"), ("gone", "ok")])
 def test_a_container_that_has_lost_the_patch_is_told_before_what_is_unclear(kind, status):
     one = hostvars.lost()

@@ -59,8 +59,8 @@ def in_part(info, *names, further=("qemu-system-arm",)):
     return info
 
 
-def drift(container, kind, now="qemu-utils 1:7.2"):
-    return {"drift": [{"container": container, "kind": kind, "was": "x", "is": now, "message": f"{container} is another"}]}
+def drift(container, kind, now="qemu-utils 1:7.2", **more):
+    return {"drift": [{"container": container, "kind": kind, "was": "x", "is": now, "message": f"{container} is another", **more}]}
 
 
 def exited(info, *names):

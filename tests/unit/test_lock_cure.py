@@ -103,6 +103,13 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
         pytest.param(
             host(cinder_volume="stock") | drift("cinder_volume", "recreated"), WHOLE, {"patch": "never"}, False, [], 0, 1, id="recreated, never to be patched"
         ),
+        pytest.param(
+            host(cinder_volume="stock") | drift("cinder_volume", "recreated", counts=True), WHOLE, {}, False, ["cinder_volume"], 0, 0, id="what counts is stock"
+        ),
+        pytest.param(
+            host(nova_libvirt="mixed") | drift("nova_libvirt", "lost", counts=False), WHOLE, {"given": False}, False, [], 0, 2,
+            id="stock again, which its own work does not use: told beside what is patched in part",
+        ),
         pytest.param(host(cinder_volume="none") | drift("cinder_volume", "recreated"), WHOLE, {}, False, [], 0, 0, id="recreated from an image without QEMU"),
         pytest.param(host() | drift("cinder_volume", "gone"), WHOLE, {}, False, [], 0, 1, id="the container is gone, which is told"),
         pytest.param(host(nova_libvirt="stock") | STALE, WHOLE, {}, False, [], 0, 1, id="guests that run the QEMU from before"),
@@ -291,6 +298,30 @@ def test_what_is_left_after_a_cure_is_what_is_left_by_then():
     starts = patched | {"guest_proofs": [{"container": "nova_libvirt", "path": "/mnt/1", "result": "works"}]}
     assert lock_cure.cure(starts, WHOLE, rpcbind="never", before=first)["left"] == []
     assert lock_cure.cure(host(for_guests("no", fix="none"), nova_libvirt="patched") | {"guest_proofs": starts["guest_proofs"]}, WHOLE)["left"] == []
+
+
+def test_what_is_stock_again_and_not_used_is_no_loss():
+    plan = lock_cure.cure(host(nova_libvirt="patched") | drift("nova_libvirt", "lost", counts=False), WHOLE)
+    assert plan["look"] == ["nova_libvirt: nova_libvirt is another (its own work does not use that package)"]
+    assert plan["needs"] == []
+
+
+@pytest.mark.parametrize(
+    "info, told",
+    [
+        pytest.param(host(nova_libvirt="stock"), True, id="nothing was found of it"),
+        pytest.param(host(nova_libvirt="none"), True, id="nor of QEMU"),
+        pytest.param(host(cinder_volume="stock"), False, id="no nova_libvirt"),
+        pytest.param(exited(host(), "nova_libvirt"), False, id="it does not run"),
+        pytest.param(host(nova_libvirt="unknown"), False, id="it was not looked at, which is told"),
+    ],
+)
+def test_locks_of_libvirt_that_could_not_be_judged_are_told(info, told):
+    sentence = "libvirt's own locks could not be judged: nothing was found of libvirt in nova_libvirt"
+    for wants in ({}, {"patch": "never"}):
+        assert (sentence in lock_cure.cure(info | libvirt(False, container=""), WHOLE, **wants)["look"]) is told
+        assert sentence not in lock_cure.cure(info | libvirt(False), WHOLE, **wants)["look"]
+        assert sentence not in lock_cure.cure(info, WHOLE, **wants)["look"]  # an older module does not look
 
 
 def test_a_container_that_was_stopped_before_stays_what_it_was_to_the_plan():

@@ -139,6 +139,18 @@ def test_a_classic_set_that_does_not_help_fails_the_host_with_the_set_that_does(
     assert lock_proof.proof(enough, plan)["against"] == lock_cure.cure(enough, WHOLE, before=plan)["left"] == []
 
 
+def test_a_proof_without_a_guest_says_why():
+    def said(info, *rows):
+        return lock_proof.proof(info | {"guest_proofs": list(rows)}, {})["say"].partition("there was no mount to try qemu-img on")[2]
+
+    runs = host(nova_libvirt="patched")
+    assert said(runs) == "; no guest was tried: nova_libvirt has no mount to start one from"
+    untried = [GUEST | {"path": path, "result": "not_tried", "detail": "nova_libvirt has no virsh"} for path in ("/a", "/b")]
+    assert said(runs, *untried) == "; no guest was tried at /a, /b: nova_libvirt has no virsh"
+    assert said(runs, GUEST) == "; a guest started on 1 mount"
+    assert said(runs, GUEST | {"result": "fails"}) == said(host(cinder_volume="patched")) == said(exited(host(), "nova_libvirt")) == ""
+
+
 def test_a_proof_says_what_was_done():
     info = host(cinder_volume="patched") | {"proofs": [{"result": "works"}, {"result": "works", "unlocked": True}]}
     assert lock_proof.proof(info, {"patch": ["cinder_volume"]})["say"] == (

@@ -61,6 +61,11 @@
     return [el("div", {className: "command"}, el("pre", null, text), copy)];
   }
 
+  // Whether libvirt started a guest there in earnest, which tells more than its locks.
+  function guestStarted(host, m) {
+    return host.guest_proofs.some((p) => p.result === "works" && p.container === m.container && p.path === m.path);
+  }
+
   function mount(host, m) {
     const probes = Object.entries(m.probes).filter(([, p]) => p.result && p.result !== "not_tried")
       .map(([kind, p]) => [el("strong", null, kind), ` ${words(p.result)}${p.errno ? ` (${p.errno})` : ""}, ${ms(p.ms)}`, p.detail ? [": ", code(p.detail)] : ""].flat());
@@ -73,8 +78,8 @@
       el("p", {className: "quiet small"}, [m.fstype, m.vers && `version ${m.vers}`, m.probed && `probed ${m.probed}`].filter(Boolean).join(", ")),
       m.options ? el("p", {className: "quiet small"}, code(m.options)) : "",
       probes.length ? list(probes) : "",
-      m.guests.start === "no" ? [el("p", null, "No guest starts from it:"), list(m.guests.missing)] : "",
-      m.guests.start === "unknown" ? el("p", null, "Whether a guest starts from it could not be told.") : "",
+      m.guests.start === "no" && !guestStarted(host, m) ? [el("p", null, "No guest starts from it:"), list(m.guests.missing)] : "",
+      m.guests.start === "unknown" && !guestStarted(host, m) ? el("p", null, "Whether a guest starts from it could not be told.") : "",
       m.holders.length ? [el("p", null, "Holders of its locks:"), list(m.holders.map((h) => `${h.program} (process ${h.pid}${h.guest ? `, guest ${h.guest}` : ""}, in ${h.container}): ${h.kind} ${h.bytes}`))] : "",
       (m.verdict !== "ok" || m.cure.fix === "libvirt") && !sameCure && m.cure.text ? [el("p", null, m.cure.text), ...command(m.cure)] : "");
   }
@@ -105,7 +110,7 @@
       parts.push(...group("Stale guests", table("Running guests whose QEMU was replaced since they were started", ["guest", "process", "locks", "what to do"],
         host.stale_guests.map((g) => [code(g.guest), String(g.pid), String(g.locks), g.advice]))));
     }
-    if (host.drift.length) parts.push(...group("Drift since the last fix", list(host.drift.map((d) => [code(d.container), ` ${words(d.kind)}: ${d.message}`]))));
+    if (host.drift.length) parts.push(...group("Drift since the last fix", list(host.drift.map((d) => [code(d.container), ` ${words(d.kind)}: ${d.message}${d.counts ? "" : " (its own work does not use that package)"}`]))));
     if (host.findings.length) {
       parts.push(...group("Findings", list(host.findings.map((f) => [`${f.message} `, f.file ? code(`${f.file}:${f.line}`) : ""]))));
     }
