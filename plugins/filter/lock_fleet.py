@@ -38,7 +38,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _value:
-  description: C(nfsv3), where, or empty. C(refused), for each such store where. C(squashed), at which of these root may not write. C(unseen), which of the stores' hosts have no result.
+  description:
+    - C(nfsv3), where, or empty. C(refused), for each such store where. C(squashed), at which of these root may not write.
+    - C(unseen), which of the stores' hosts have no result.
   type: dict
 """
 

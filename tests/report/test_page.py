@@ -63,7 +63,8 @@ def pages(tmp_path_factory):
         path.write_text(page(collect(hostvars.without_fix(results)), **texts), encoding="utf-8")
         return path
 
-    return {"typical": write("typical", hostvars.TYPICAL), "hostile": write("hostile", HOSTILE), "many": write("many", hostvars.many()), "proved": write("proved", proved())}
+    results = {"typical": hostvars.TYPICAL, "hostile": HOSTILE, "many": hostvars.many(), "proved": proved()}
+    return {name: write(name, those) for name, those in results.items()}
 
 
 def proved():
