@@ -48,7 +48,7 @@ screenshots: ## the README's pictures of the report, into docs/images
 test-lab: build ## the real engine, real containers, rebuilt packages; SHORT=yes leaves out seven minutes of faults
 	tests/integration/run.sh
 
-matrix: ## what each build of QEMU does with image locks, in each state of the kernel's: docs/locks.md. Builds both variants first
+matrix: ## what each build of QEMU, and the preloaded library, does with image locks, in each state of the kernel's: docs/locks.md. Builds both variants first
 	MATRIX=yes tests/integration/run.sh -run TestImageLocks -v
 
 host-profile: build ## the program of running guests in containers with all of kolla's QEMU packages; slow the first time: it compiles QEMU
