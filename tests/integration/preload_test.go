@@ -5,6 +5,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,7 +69,9 @@ func (s *store) run(script string, input ...string) (out, said string, err error
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Minute)
 	defer cancel()
-	args := []string{"run", "--rm", "-i", "--network", "none", "--user", "nova", "-v", s.path + ":/store", "-w", "/store", "--label", "nfslock.scratch=preload"}
+	name := "nfslock-preload-" + strings.ToLower(rand.Text()[:8])
+	defer func() { _ = exec.Command("docker", "rm", "-f", name).Run() }() // the end of the client is not that of the container
+	args := []string{"run", "--rm", "-i", "--name", name, "--network", "none", "--user", "nova", "-v", s.path + ":/store", "-w", "/store", "--label", "nfslock.scratch=preload"}
 	if s.library {
 		built, err := filepath.Abs(filepath.Join("../../preload/built", runtime.GOARCH, preload.Name))
 		s.check(err)
