@@ -4,6 +4,7 @@ package integration
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -42,6 +43,8 @@ const (
 	heldByIt   = "held by another"
 	ofdRefused = "OFD refused"
 	allRefused = "all refused"
+
+	probeRefused = "all and the probe refused"
 )
 
 var lockStates = []lockState{
@@ -49,7 +52,7 @@ var lockStates = []lockState{
 	{title: heldByIt, held: true},
 	{title: ofdRefused, refused: ofd, errnos: noLocks},
 	{title: allRefused, refused: allKinds, errnos: noLocks},
-	{title: "all and the probe refused", refused: append([]int{ofdGetlk}, allKinds...), errnos: noLocks[:1]},
+	{title: probeRefused, refused: append([]int{ofdGetlk}, allKinds...), errnos: noLocks[:1]},
 	{title: "EIO", refused: allKinds, errnos: []syscall.Errno{syscall.EIO}},
 	{title: "EAGAIN, EACCES", refused: allKinds, errnos: []syscall.Errno{syscall.EAGAIN, syscall.EACCES}},
 }
@@ -131,6 +134,22 @@ func TestImageLocks(t *testing.T) {
 	m.comparePage(measured)
 }
 
+// elsewhere has what stock QEMU of a release does otherwise than Debian 12's, and the library with it.
+var elsewhere = map[string]table{
+	// QEMU 5.2: qemu-io lets others read a raw image that it has open, and writes through an overlay, or after a change of the descriptor, lock although
+	// the probe was refused.
+	"bullseye": {
+		{stock, "convert 70 images into one", heldByIt}:                          succeeded,
+		{library, "convert 70 images into one", heldByIt}:                        succeeded,
+		{stock, "commit an overlay", probeRefused}:                               "byte 100",
+		{library, "commit an overlay", probeRefused}:                             succeeded + ", 1 warning",
+		{stock, "open with `auto-read-only=on`", probeRefused}:                   "byte 100",
+		{library, "open with `auto-read-only=on`", probeRefused}:                 succeeded + ", 1 warning",
+		{stock, "locks held then, after the change of descriptor", probeRefused}: noHolder,
+		{stock, "second writer beside that", probeRefused}:                       noHolder,
+	},
+}
+
 // TestImageLocksElsewhere compares what other releases' stock QEMU does, with the library and without, with the page of Debian 12. The releases
 // are NFSLOCK_MATRIX_RELEASES, with blanks between: their images are made by lab/image.sh.
 func TestImageLocksElsewhere(t *testing.T) {
@@ -146,10 +165,11 @@ func TestImageLocksElsewhere(t *testing.T) {
 			for _, broken := range m.brokenPromises(measured) {
 				t.Error(broken)
 			}
-			page := m.page()
+			want := m.page()
+			maps.Copy(want, elsewhere[release])
 			for at, result := range measured {
-				if page[at] != result {
-					t.Errorf("%v: %q, on Debian 12 %q", at, result, page[at])
+				if want[at] != result {
+					t.Errorf("%v: %q, want %q as on Debian 12", at, result, want[at])
 				}
 			}
 		})
@@ -202,8 +222,9 @@ func (m *matrix) brokenPromises(measured table) (broken []string) {
 			}
 		}
 		for _, o := range operations {
-			if o.title != "info -U" { // asks to look without a lock
-				want(measured[place{v, o.title, heldByIt}] == refused, "%s, %s: %q on a held image", v, o.title, measured[place{v, o.title, heldByIt}])
+			at := place{v, o.title, heldByIt}
+			if o.title != "info -U" && elsewhere[m.release][at] == "" { // info -U asks to look without a lock
+				want(measured[at] == refused, "%v: %q", at, measured[at])
 			}
 		}
 	}

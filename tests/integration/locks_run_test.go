@@ -31,6 +31,7 @@ type matrix struct {
 	name     string            // of containers and images, with something random in it
 	images   map[string]string // by build
 	variants []string
+	release  string
 	folder   string
 	blank    map[string][]byte // the images that each operation finds
 
@@ -41,7 +42,7 @@ type matrix struct {
 // newMatrix has the stock build only. Those that are installed after it come in the order of the page.
 func newMatrix(t *testing.T, release string) *matrix {
 	m := &matrix{
-		t: t, name: "nfslock-matrix-" + strings.ToLower(rand.Text()[:8]), folder: t.TempDir(), blank: map[string][]byte{},
+		t: t, release: release, name: "nfslock-matrix-" + strings.ToLower(rand.Text()[:8]), folder: t.TempDir(), blank: map[string][]byte{},
 		variants: []string{stock}, images: map[string]string{stock: "nfslock-lab/nova-compute:" + release}, outcomes: map[trial]outcome{},
 	}
 	t.Cleanup(func() { // also after a run that was given up
