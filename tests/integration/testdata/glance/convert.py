@@ -1,8 +1,8 @@
 """Glance's own image conversion, as the import plugin runs it: convert.py SOURCE-FORMAT FILE TARGET-FORMAT."""
 import sys
 
-import glance.common.config  # noqa: F401 (its options)
 from glance.async_.flows.plugins import image_conversion
+from glance.common import config
 from oslo_config import cfg
 
 
@@ -25,7 +25,7 @@ class Action:
 
 
 source, path, target = sys.argv[1:]
-cfg.CONF([], project="glance")
+config.parse_args(args=[])
 cfg.CONF.set_override("output_format", target, group="image_conversion")
 task = image_conversion._ConvertImage(None, "task", "import", Action(source), [])
 print("gives", task.execute("file://" + path))
