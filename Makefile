@@ -13,6 +13,8 @@ RELEASE    ?= bookworm
 PROFILE    ?= tools
 VARIANT    ?= fallback
 MODULES    := $(notdir $(wildcard modules/*))
+# For the preloaded library of arm64, built and run on an amd64 machine.
+CROSS      := $(if $(filter amd64,$(shell $(GO) env GOHOSTARCH)),gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)
 export CGO_ENABLED := 0
 
 help: ## this list
@@ -33,7 +35,7 @@ docs: ## the modules' documentation, from their argument specs
 test: test-go test-python test-report test-lab ## every test; installs what is missing on Debian and Ubuntu
 
 test-go: ## Go: tables, testscript, race detector, a real OpenSSH server
-	tests/integration/apt-install.sh openssh-server openssh-client gcc libc6-dev
+	tests/integration/apt-install.sh openssh-server openssh-client gcc libc6-dev $(CROSS)
 	NFSLOCK_SSHD=required NFSLOCK_COMPILER=required CGO_ENABLED=1 $(GO) test -race ./...
 
 test-python: ## the action plugin, the roles, the plan of the fix playbook

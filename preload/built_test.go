@@ -55,7 +55,7 @@ func TestShippedLibrariesAreWhatTheSourceGives(t *testing.T) {
 		linker, _ := exec.Command(strings.TrimSuffix(a.compiler, "gcc")+"ld", "--version").Output()
 		if err != nil || strings.TrimSpace(string(version)) != gcc || !strings.Contains(string(linker), binutils) {
 			text := "cannot build again for " + arch + ": " + a.compiler + " " + gcc + " and binutils 2.40 of Debian 12 are wanted (apt-get install gcc gcc-aarch64-linux-gnu libc6-dev libc6-dev-arm64-cross)"
-			if os.Getenv("NFSLOCK_COMPILER") == "required" && debian12() {
+			if os.Getenv("NFSLOCK_COMPILER") == "required" && debian12() && (arch == runtime.GOARCH || runtime.GOARCH == "amd64") {
 				t.Error(text)
 			}
 			t.Log(text)

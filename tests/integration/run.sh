@@ -13,7 +13,7 @@ NFSLOCK_PATCH_SET=$($lab/patch-set.sh | tail -1)
 export NFSLOCK_PATCH_SET
 if [ -n "${MATRIX:-}" ]; then
   NFSLOCK_PATCH_SET_DISABLE_OFD=$($lab/patch-set.sh disable_ofd | tail -1)
-  NFSLOCK_MATRIX_RELEASES='bullseye trixie'
+  NFSLOCK_MATRIX_RELEASES='bullseye trixie jammy noble'
   for release in $NFSLOCK_MATRIX_RELEASES; do $lab/image.sh "$release"; done
   export NFSLOCK_PATCH_SET_DISABLE_OFD NFSLOCK_MATRIX_RELEASES
 fi
