@@ -21,18 +21,6 @@ given() {
   variable=${variable//-/_}
   printf '%s' "${!variable:-}"
 }
-recipe=$(cat "$here/images.sh" "$here/override.j2" "$here/pins.sh" | sha256sum | cut -c1-12)
-have() { [ "$(docker image inspect -f '{{index .Config.Labels "nfslock.kolla.recipe"}}' "$1" 2>/dev/null)" = "$recipe" ]; }
-
-to_build=()
-for name in "${images[@]}"; do
-  image=$(given "$name")
-  if [ -z "$image" ]; then
-    have "$namespace/$name:$tag" || to_build+=("$name")
-  elif ! docker image inspect "$image" >/dev/null 2>&1; then
-    must 1800 "pull-$name" "pulling $image" docker pull "$image"
-  fi
-done
 
 # sources: sdists from PyPI, as kolla's "local" sources; Kolla's own are on a server of OpenStack's. openstack-base wants the list of all pins of
 # the series as well, which is on that server alone: an empty one lets pip choose.
@@ -66,6 +54,20 @@ configure() {
     local_source nova-base-plugin-blazar "blazar_nova-$blazar_nova.tar.gz"
   } >"$cache/kolla-build.conf"
 }
+
+# What an image is made of; how long a step may take, and what is said of it, is none of it.
+recipe=$({ declare -f sources base configure && cat "$here/override.j2" "$here/pins.sh"; } | sha256sum | cut -c1-12)
+have() { [ "$(docker image inspect -f '{{index .Config.Labels "nfslock.kolla.recipe"}}' "$1" 2>/dev/null)" = "$recipe" ]; }
+
+to_build=()
+for name in "${images[@]}"; do
+  image=$(given "$name")
+  if [ -z "$image" ]; then
+    have "$namespace/$name:$tag" || to_build+=("$name")
+  elif ! docker image inspect "$image" >/dev/null 2>&1; then
+    must 1800 "pull-$name" "pulling $image" docker pull "$image"
+  fi
+done
 
 if [ ${#to_build[@]} -gt 0 ]; then
   if ! newest_python 3.12; then
