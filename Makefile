@@ -54,6 +54,9 @@ matrix: ## what each build of QEMU does with image locks, in each state of the k
 host-profile: build ## the program of running guests in containers with all of kolla's QEMU packages; slow the first time: it compiles QEMU
 	tests/integration/host-profile.sh
 
+glance: ## what becomes of an import into Glance where image locks are refused, stock and patched: docs/locks.md. Five minutes the first time
+	tests/integration/glance.sh
+
 releases: build ## one patch set for Debian 11, 12 and 13 in containers of each; slow the first time
 	tests/integration/releases.sh
 
@@ -97,4 +100,4 @@ lint: ## Go, shell, YAML, Ansible
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh' .ci/run)
 	tests/ansible/lint.sh
 
-.PHONY: help build docs test test-go test-python test-report screenshots test-lab matrix host-profile releases kolla arm64 soak demo bench patch-set patch-sets fuzz lint
+.PHONY: help build docs test test-go test-python test-report screenshots test-lab matrix host-profile glance releases kolla arm64 soak demo bench patch-set patch-sets fuzz lint

@@ -40,9 +40,24 @@ func newMatrix(t *testing.T) *matrix {
 	if set == "" {
 		t.Fatal("no patch set: start this through tests/integration/run.sh or make matrix")
 	}
+	m := newRuns(t, "nfslock-lab/nova-compute:bookworm")
+	m.install(fallback, set)
+	if set := os.Getenv("NFSLOCK_PATCH_SET_DISABLE_OFD"); set != "" {
+		m.variants = []string{stock, disableOFD, fallback}
+		m.install(disableOFD, set)
+	} else {
+		t.Log("disable_ofd is left out: NFSLOCK_PATCH_SET_DISABLE_OFD names no patch set; make matrix builds one")
+	}
+	m.images[healthy] = m.images[stock]
+	m.makeBlank()
+	return m
+}
+
+// newRuns is for tests that run containers of an image, and of what install makes of it. It removes them after the test.
+func newRuns(t *testing.T, image string) *matrix {
 	m := &matrix{
 		t: t, name: "nfslock-matrix-" + strings.ToLower(rand.Text()[:8]), folder: t.TempDir(), blank: map[string][]byte{},
-		variants: []string{stock, fallback}, images: map[string]string{stock: "nfslock-lab/nova-compute:bookworm"}, outcomes: map[trial]outcome{},
+		variants: []string{stock, fallback}, images: map[string]string{stock: image}, outcomes: map[trial]outcome{},
 	}
 	t.Cleanup(func() { // also after a run that was given up
 		for _, kind := range []struct{ list, remove []string }{
@@ -54,15 +69,6 @@ func newMatrix(t *testing.T) *matrix {
 			}
 		}
 	})
-	m.install(fallback, set)
-	if set := os.Getenv("NFSLOCK_PATCH_SET_DISABLE_OFD"); set != "" {
-		m.variants = []string{stock, disableOFD, fallback}
-		m.install(disableOFD, set)
-	} else {
-		t.Log("disable_ofd is left out: NFSLOCK_PATCH_SET_DISABLE_OFD names no patch set; make matrix builds one")
-	}
-	m.images[healthy] = m.images[stock]
-	m.makeBlank()
 	return m
 }
 
