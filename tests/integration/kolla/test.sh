@@ -38,38 +38,8 @@ cleanup() {
 }
 trap cleanup EXIT
 
-passed=0 failed=0 part=''
-# check WHAT SEEN WANT
-check() {
-  if [ "$2" = "$3" ]; then
-    printf 'ok    %s: %s\n' "$1" "$2"
-    passed=$((passed + 1))
-  else
-    printf 'FAIL  %s: %s: %s, not %s\n' "$part" "$1" "${2:-nothing}" "$3"
-    failed=$((failed + 1))
-  fi
-}
-# contains WHAT TEXT PART
-contains() {
-  if [[ $2 == *"$3"* ]]; then
-    printf 'ok    %s: …%s…\n' "$1" "$3"
-    passed=$((passed + 1))
-  else
-    printf 'FAIL  %s: %s: no "%s" in: %s\n' "$part" "$1" "$3" "$2"
-    failed=$((failed + 1))
-  fi
-}
-
-# lacks WHAT TEXT PART
-lacks() {
-  if [[ $2 != *"$3"* ]]; then
-    printf 'ok    %s: no "%s"\n' "$1" "$3"
-    passed=$((passed + 1))
-  else
-    printf 'FAIL  %s: %s: "%s" in: %s\n' "$part" "$1" "$3" "$2"
-    failed=$((failed + 1))
-  fi
-}
+# shellcheck source=tests/integration/nodes/check.sh
+. "$here/../nodes/check.sh"
 
 in_node() { timeout 120 docker exec -i "$node" "$@" 2>&1 || true; }
 in_container() { in_node docker exec -i "$@"; } # NAME COMMAND…
@@ -86,7 +56,7 @@ run() {
   number=$((number + 1))
   code=0
   rm -f "$work/record"
-  step 900 "$(printf %02d "$number")-$part" "$@" || code=$?
+  step 900 "$(printf %02d "$number")-$scenario" "$@" || code=$?
 }
 played() { jq -r -s "$1" "$work/record" 2>&1 || true; }
 info() { played "([.[] | select(.action == \"nfs_lock_info\")] | last | .result) | $1"; }
@@ -403,10 +373,10 @@ if [ $# -gt 0 ]; then
   parts=("$@")
   [ "$1" = deployed ] || cloud_up # a node that was kept
 fi
-for part in "${parts[@]}"; do
+for scenario in "${parts[@]}"; do
   began=$SECONDS
-  printf '\n==    %s\n' "$part"
-  "part_$part"
+  printf '\n==    %s\n' "$scenario"
+  "part_$scenario"
   echo "--    $((SECONDS - began)) s"
 done
 echo

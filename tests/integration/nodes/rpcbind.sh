@@ -30,28 +30,10 @@ trap cleanup EXIT
 use_engine
 "$here/../lab/image.sh"
 
-passed=0 failed=0 scenario="" by_ansible=no
+# shellcheck source=tests/integration/nodes/check.sh
+. "$here/check.sh"
+by_ansible=no
 ANSIBLE=${ANSIBLE:-no}
-# check WHAT SEEN WANT
-check() {
-  if [ "$2" = "$3" ]; then
-    printf 'ok    %s: %s\n' "$1" "$2"
-    passed=$((passed + 1))
-  else
-    printf 'FAIL  %s: %s: %s, not %s\n' "$scenario" "$1" "${2:-nothing}" "$3"
-    failed=$((failed + 1))
-  fi
-}
-# contains WHAT TEXT PART
-contains() {
-  if [[ $2 == *"$3"* ]]; then
-    printf 'ok    %s: …%s…\n' "$1" "$3"
-    passed=$((passed + 1))
-  else
-    printf 'FAIL  %s: %s: no "%s" in: %s\n' "$scenario" "$1" "$3" "$2"
-    failed=$((failed + 1))
-  fi
-}
 in_node() { docker exec "$node" "$@" 2>&1 || true; }
 sh_node() { docker exec -i "$node" sh -c "$1" 2>&1 || true; }
 

@@ -38,17 +38,8 @@ docker cp -q "$program" "$node:/root/nfs_lock_fix"
 docker cp -q "$set/." "$node:/srv/patch-set"
 echo "a node is up after $SECONDS s"
 
-passed=0 failed=0
-# check WHAT SEEN WANT
-check() {
-  if [ "$2" = "$3" ]; then
-    printf 'ok    %s: %s\n' "$1" "$2"
-    passed=$((passed + 1))
-  else
-    printf 'FAIL  %s: %s, not %s\n' "$1" "${2:-nothing}" "$3"
-    failed=$((failed + 1))
-  fi
-}
+# shellcheck source=tests/integration/nodes/check.sh
+. "$here/check.sh"
 in_node() { docker exec "$node" "$@" 2>&1 || true; }
 property() { in_node systemctl show --value --property="$1" "$unit"; }
 container() { in_node docker inspect -f "{{$1}}" nova_libvirt; }
