@@ -232,12 +232,20 @@ func (d *Database) Files(p Package) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the files of %s: %w", p.Name, err)
 	}
-	f, _, err := foreign.Open(d.root, path.Join(infoDir, base+".list"))
+	names, err := d.listed(base)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the files of %s: %w", p.Name, err)
 	}
+	return names, nil
+}
+
+// listed are the paths of a file list in info/, in its order.
+func (d *Database) listed(base string) (names []string, err error) {
+	f, _, err := foreign.Open(d.root, path.Join(infoDir, base+".list"))
+	if err != nil {
+		return nil, err
+	}
 	defer f.Close()
-	var names []string
 	err = eachLine(f, func(line string) error {
 		name, err := cleanName(line)
 		names = append(names, name)

@@ -268,22 +268,16 @@ func (d *Database) readList(p Package, base string) (*fileList, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, _, err := foreign.Open(d.root, path.Join(infoDir, base+".list"))
+	names, err := d.listed(base)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
 	list := &fileList{base: base, folder: map[string]bool{}}
-	err = eachLine(f, func(line string) error {
-		name, err := cleanName(line)
+	for _, name := range names {
 		list.files = append(list.files, listed{name: name, place: divert(diversions, name, p.Name)})
 		for dir := path.Dir(name); !list.folder[dir]; dir = path.Dir(dir) {
 			list.folder[dir] = true
 		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s/%s.list: %w", infoDir, base, err)
 	}
 	return list, nil
 }
