@@ -123,15 +123,7 @@ type guestProof struct {
 }
 
 func (p *guestProof) make(ctx context.Context, m *machine, kind libvirt.Kind, limit time.Duration) {
-	if why := p.hindrance(); why != "" {
-		p.say(Unproved, "", why)
-		return
-	}
-	if limit = stepLimit(ctx, limit); limit < proofLeast {
-		p.say(Unproved, "", tooLate)
-		return
-	}
-	work, made := p.makeFolder(ctx, m, limit, p.imageMode())
+	limit, work, made := p.begin(ctx, m, limit, p.imageMode())
 	if made.Folder == nil {
 		return
 	}

@@ -94,15 +94,7 @@ func (p *proof) say(result ProofResult, step ProofStep, detail string) {
 
 // make makes a folder, lets qemu-img make its images there, and removes it with them.
 func (p *proof) make(ctx context.Context, m *machine, limit time.Duration) {
-	if why := p.hindrance(); why != "" {
-		p.say(Unproved, "", why)
-		return
-	}
-	if limit = stepLimit(ctx, limit); limit < proofLeast {
-		p.say(Unproved, "", tooLate)
-		return
-	}
-	removal, made := p.makeFolder(ctx, m, limit, 0)
+	limit, removal, made := p.begin(ctx, m, limit, 0)
 	if made.Folder == nil {
 		return
 	}
@@ -116,6 +108,20 @@ func (p *proof) make(ctx context.Context, m *machine, limit time.Duration) {
 
 // tooLate is why a proof is not begun towards the run's end.
 const tooLate = "too little of the run's time is left for it; give it a longer timeout"
+
+// begin makes the folder, as makeFolder does, if nothing is against it and there is time: limit is what there is for each step.
+func (p *proof) begin(ctx context.Context, m *machine, most time.Duration, image uint32) (limit time.Duration, removal task, made attempt) {
+	if why := p.hindrance(); why != "" {
+		p.say(Unproved, "", why)
+		return limit, removal, made
+	}
+	if limit = stepLimit(ctx, most); limit < proofLeast {
+		p.say(Unproved, "", tooLate)
+		return limit, removal, made
+	}
+	removal, made = p.makeFolder(ctx, m, limit, image)
+	return limit, removal, made
+}
 
 // makeFolder makes a folder, with an image of that mode if one is given, and says how it is removed. It says why where it cannot.
 func (p *proof) makeFolder(ctx context.Context, m *machine, limit time.Duration, image uint32) (removal task, made attempt) {
