@@ -39,6 +39,7 @@ func TestWhetherAGuestStarts(t *testing.T) {
 		{"only libvirt's is refused", onlyPOSIX, Stock, own, StartsNot, "libvirt", FixLibvirt, "QEMU gets its locks", false},
 		{"root is squashed, so that libvirt may go without", both, Patched, own, StartsOpen, "libvirt", FixNone, "Nothing more is to be done", true},
 		{"root is squashed, and QEMU is stock", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "install the patched QEMU", true},
+		{"root may not write on what is no shared filesystem for libvirt", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "For guests that is half of it", false},
 		{"a container without libvirt", both, Stock, nil, "", "", FixPatch, "install the patched QEMU", false},
 		{"nothing was tried", Probes{OFD: untried, POSIX: untried}, Stock, own, StartsOpen, "", FixLook, "", false},
 		{"locks hang", Probes{OFD: Probe{Result: Hung}, POSIX: untried}, Patched, none, StartsNot, "return", FixServer, "", false},
@@ -47,6 +48,12 @@ func TestWhetherAGuestStarts(t *testing.T) {
 			e := Evidence{Container: "nova_libvirt", FSType: "fuse.store", Probes: test.probes, QEMU: test.qemu, Libvirt: test.libvirt}
 			if test.squash {
 				e.As, e.FSType = &user{42436, 42436}, "nfs"
+			}
+			if strings.HasPrefix(test.name, "root may not write") {
+				e.As = &user{42436, 42436}
+			}
+			if e.squashed() != test.squash {
+				t.Error("it is wrong about root")
 			}
 			if test.qemu == Patched {
 				e.Variant = "fallback"

@@ -53,8 +53,9 @@ type Mount struct {
 	Evidence []string `json:"evidence"`
 	Fix      Fix      `json:"recommended_fix"`
 	Cure     Cure     `json:"cure"`
-	Holders  []Holder `json:"holders"` // of an image
-	Guests   Guests   `json:"guests"`  // of the container that runs guests
+	Holders  []Holder `json:"holders"`  // of an image
+	Guests   Guests   `json:"guests"`   // of the container that runs guests
+	Squashed bool     `json:"squashed"` // root may not write there, so that it depends on a disk's mode whether libvirt takes a lock of its own on it
 }
 
 // Guests tells whether a guest can start from an image on a mount, as far as locks matter.

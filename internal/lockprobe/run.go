@@ -208,7 +208,7 @@ func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, wat
 	j := judge(e)
 	row := Mount{
 		Container: sight.view.name, Path: sight.path, Source: mount.Source, FSType: mount.FSType, Vers: vers(mount), Options: options,
-		Image: t.attempt.Image, Probes: t.attempt.Probes, Verdict: j.Verdict, Reason: j.Reason, Evidence: j.Evidence, Fix: j.Cure.Fix, Cure: j.Cure, Guests: j.Guests,
+		Image: t.attempt.Image, Probes: t.attempt.Probes, Verdict: j.Verdict, Reason: j.Reason, Evidence: j.Evidence, Fix: j.Cure.Fix, Cure: j.Cure, Guests: j.Guests, Squashed: e.squashed(),
 		Holders: append([]Holder{}, e.Holders...),
 	}
 	switch {

@@ -103,7 +103,7 @@ def fleet(results, stores=()):
                 and text(mount, "probed") != "inside"  # the container refuses there, not the store
             ):
                 refused.setdefault(text(mount, "source"), where)
-                if squashed(mount):
+                if flag(mount, "squashed"):
                     no_root.add(text(mount, "source"))
     return {"nfsv3": nfsv3, "refused": refused, "squashed": sorted(no_root, key=natural), "unseen": sorted(set(stores) - seen, key=natural)}
 
@@ -318,18 +318,6 @@ def libvirt_misses(mount):
     return any(sentence.startswith("libvirt") for sentence in texts_of(row_of(mount, "guests"), "missing"))
 
 
-# Types of filesystem on which libvirt goes without its own lock where root may not open the disk for writing, as in nfs_lock_info.
-SHARED = ("nfs", "nfs4", "ceph", "cifs", "smb3", "gfs2", "ocfs2", "gpfs", "beegfs", "fuse.glusterfs", "fuse.quobyte")
-
-# How nfs_lock_info begins to say that locks were tried as another user than root.
-NOT_AS_ROOT = "root may not create files there"
-
-
-def squashed(mount):
-    """Whether root may not write there, so that it depends on a disk's mode whether libvirt takes its lock."""
-    return text(mount, "fstype") in SHARED and any(sentence.startswith(NOT_AS_ROOT) for sentence in texts_of(mount, "evidence"))
-
-
 def fill_libvirt(plan, info, whole):
     """libvirt's own lock, where the plan is for QEMU's, or volumes are not mounted yet. Where it alone is refused, a mount has a sentence of its own."""
     if qemu_of(info).get(LIBVIRT, "none") in ("none", "unknown"):
@@ -343,7 +331,7 @@ def fill_libvirt(plan, info, whole):
     detail = f" ({text(locks, 'detail')})" if text(locks, "detail") else ""
     remedy = f": {text(locks, 'remedy')}" if text(locks, "remedy") else ""
     if flag(locks, "own_locks"):
-        sure = [text(mount, "source") for mount in ours if libvirt_misses(mount) and guest_of(mount) == "no" and not squashed(mount)]
+        sure = [text(mount, "source") for mount in ours if libvirt_misses(mount) and guest_of(mount) == "no" and not flag(mount, "squashed")]
         sure += [source for source in unmounted if source not in whole["squashed"]]
         unsure = [text(mount, "source") for mount in ours if libvirt_misses(mount)] + unmounted
         unsure = [source for source in unsure if source not in sure]
