@@ -20,7 +20,7 @@ jq '{state: "absent"} + if .engine_socket then {engine_socket} else {} end' "$wo
 
 run() { docker run -d --label nfslock.bench=carriers --network none "$@" sleep infinity >/dev/null; }
 # glance_api is the sixth: the lab has five.
-run --name bench-glance nfslock-lab/cinder:bookworm
+run --name bench-glance nfslock-lab/cinder-volume:bookworm
 services=()
 for n in $(seq 34); do
   services+=("bench-service-$n")

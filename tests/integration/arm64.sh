@@ -47,7 +47,7 @@ $lab/engine.sh up
 engine=up
 eval "$($lab/engine.sh env)"
 $lab/image.sh "$release"
-$lab/arm64-image.sh "$release"
+$lab/image.sh "$release-arm64"
 NFSLOCK_ARM64_SET=${NFSLOCK_ARM64_SET:-}
 if [ -z "$NFSLOCK_ARM64_SET" ]; then
   NFSLOCK_ARM64_SET=${NFSLOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nfslock}/patch-set/$release-amd64-and-arm64-fallback

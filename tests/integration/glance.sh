@@ -16,7 +16,7 @@ $lab/image.sh "$release"
 NFSLOCK_PATCH_SET=$($lab/patch-set.sh | tail -1)
 
 # The packages come from this machine's pip, whose settings reach an index; a container's may not.
-base=nfslock-lab/nova-compute:$release # what counts of kolla's glance_api is in it: qemu-utils and Python
+base=nfslock-lab/glance-api:$release
 inputs=$(cat "$requirements" <(docker image inspect -f '{{.Id}}' "$base") | sha256sum | cut -c1-12)
 NFSLOCK_GLANCE_IMAGE=nfslock-lab/glance:$release
 if [ "$(docker image inspect -f '{{index .Config.Labels "nfslock.lab"}}' "$NFSLOCK_GLANCE_IMAGE" 2>/dev/null)" != "$inputs" ]; then

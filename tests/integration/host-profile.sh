@@ -10,7 +10,7 @@ sets=${NFSLOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nfslock}/patch-set
 $lab/engine.sh up
 eval "$($lab/engine.sh env)"
 trap '$lab/down.sh; $lab/engine.sh down' EXIT
-$lab/image.sh --whole-host "$release"
+$lab/image.sh "$release"
 if [ -z "${NFSLOCK_HOST_SET:-}" ]; then
   NFSLOCK_HOST_SET=$sets/$release-host
   IMAGE=nfslock-lab/nova-libvirt:$release patch-sets/build.sh "$release" "$(dpkg --print-architecture)" host "$NFSLOCK_HOST_SET" fallback

@@ -1,15 +1,14 @@
 #!/usr/bin/env bash
-# Starts kolla's containers afresh, in the lab's shape. --only starts just those; --recreate replaces one of those that run
+# Starts kolla's containers afresh, as kolla-ansible does. --only starts just those; --recreate replaces one of those that run
 # and leaves the others alone, as a deploy with changed settings does.
-# usage: up.sh [--locks refused|none|fine] [--release RELEASE] [--host whole] [--only NAME,…] [--restart POLICY] [--read-only NAME,…] | up.sh --recreate NAME [--locks …] [--release RELEASE]
+# usage: up.sh [--locks refused|none|fine] [--release RELEASE] [--only NAME,…] [--restart POLICY] [--read-only NAME,…] | up.sh --recreate NAME [--locks …] [--release RELEASE] [--restart POLICY]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-locks=refused release=bookworm only=nova_libvirt,nova_compute,cinder_api,cinder_volume,cinder_scheduler policy=no fixed='' recreate='' whole=''
+locks=refused release=bookworm only=nova_libvirt,nova_compute,cinder_api,cinder_volume,cinder_scheduler policy=no fixed='' recreate=''
 while [ $# -gt 0 ]; do
   case $1 in
   --locks) locks=$2 ;;
   --release) release=$2 ;;
-  --host) whole=-$2 ;;
   --only) only=$2 ;;
   --restart) policy=$2 ;;
   --read-only) fixed=$2 ;;
@@ -35,35 +34,79 @@ else
     exit 1
   fi
   run=$(mktemp -d /tmp/nfslock-lab-run.XXXXXX)
-  mkdir "$run/run" "$run/kolla"
+  # kolla binds the host's own folders, and a mount in them is seen on both sides. On most hosts that is so everywhere.
+  mount --bind "$run" "$run"
+  mount --make-shared "$run"
   chmod 755 "$run"
-  echo '{"command": "sleep infinity", "config_files": [], "permissions": []}' >"$run/kolla/config.json"
+  install -d "$run/run" "$run/nova-mnt" "$run/cinder"
+  install -d -o 42436 -g 42436 "$run/nova"
+  install -d -g 42400 -m 2775 "$run/log"
 fi
-profile=()
+# What is mounted as /var/lib/kolla/config_files. Another release, another version of kolla.
+etc=$run/kolla/$release
+[ -d "$etc" ] || {
+  mkdir -p "$etc"
+  "$here/config.sh" "${release%-arm64}" "$etc"
+}
 case $locks in
-fine) ;;
-refused | none) profile=(--security-opt "seccomp=$here/seccomp/locks-$locks.json") ;;
+fine) plain=() profile=unconfined ;;
+refused | none)
+  profile=$here/seccomp/locks-$locks.json
+  plain=(--security-opt "seccomp=$profile")
+  ;;
 *)
   echo "up.sh: --locks is refused, none or fine, not $locks" >&2
   exit 2
   ;;
 esac
 
-# start NAME IMAGE USER HEALTH OPTION…: where NAME is asked for
+# start NAME HEALTH OPTION…: where NAME is asked for
 start() {
-  local name=$1 image=$2 user=$3 health=$4
-  shift 4
-  case ,$only, in *,"$name",*) ;; *) return ;; esac
-  case ,$fixed, in *,"$name",*) set -- --read-only "$@" ;; esac
-  docker run -d --name "$name" --label nfslock.lab=up --label "nfslock.lab.folder=$run" --network none --user "$user" --restart "$policy" \
-    -e KOLLA_CONFIG_STRATEGY=COPY_ALWAYS --health-cmd "$health" --health-interval 30s \
-    -v "$run/kolla:/var/lib/kolla/config_files:ro" "${profile[@]}" "$@" "nfslock-lab/$image:$release" >/dev/null
+  local name=$1 service=${1//_/-} health=$2 command=()
+  shift 2
+  case ,$only, in *,"$name",*) ;; *) return 0 ;; esac
+  # Nothing could be configured there.
+  case ,$fixed, in *,"$name",*) set -- --read-only "$@" && command=(sleep infinity) ;; esac
+  docker run -d --name "$name" --label nfslock.lab=up --label "nfslock.lab.folder=$run" --network none --restart "$policy" \
+    -e KOLLA_CONFIG_STRATEGY=COPY_ALWAYS -e "KOLLA_SERVICE_NAME=$service" \
+    --health-cmd "$health" --health-interval 30s --health-timeout 30s --health-retries 3 --health-start-period 5s \
+    -v "$etc/$service:/var/lib/kolla/config_files:ro" -v "$run/log:/var/log/kolla" "$@" "nfslock-lab/$service:$release" "${command[@]}" >/dev/null
 }
-bind=(-v "$run/run:/run")
-start nova_libvirt "nova-libvirt$whole" root 'pgrep -x sleep' --pid host "${bind[@]}" &
-start nova_compute "nova-compute$whole" nova 'pgrep -x sleep' --ipc host "${bind[@]}" &
+# Privileged, all but: engines refuse that where the machine lacks a capability, and in clouds this one is often missing.
+privileged=(--cap-add ALL --cap-drop SYS_RESOURCE --device-cgroup-rule 'a *:* rwm' --security-opt apparmor=unconfined
+  --security-opt "seccomp=$profile" -v "$run/run:/run:shared")
+nova=(-v "$run/nova:/var/lib/nova:shared" -v "$run/nova-mnt:/var/lib/nova-mnt:shared")
+cinder=(-v "$run/cinder:/var/lib/cinder:shared")
+start nova_libvirt 'virsh version --daemon' --pid host "${privileged[@]}" "${nova[@]}" \
+  -v nfslock-lab-libvirtd:/var/lib/libvirt -v nfslock-lab-libvirt-qemu:/etc/libvirt/qemu &
+start nova_compute 'healthcheck_port nova-compute 5672' --ipc host "${privileged[@]}" "${nova[@]}" &
 wait
-start cinder_api cinder root 'pgrep -x sleep' &
-start cinder_volume cinder cinder "bash -c '</dev/tcp/127.0.0.1/5672'" --ipc host "${bind[@]}" &
-start cinder_scheduler cinder cinder 'pgrep -x sleep' &
+# kolla 2025.2 would set up Apache, which is not installed.
+start cinder_api 'healthcheck_curl http://127.0.0.1:8776/healthcheck' "${plain[@]}" -e KOLLA_SKIP_EXTEND_START= &
+start cinder_volume 'healthcheck_port cinder-volume 5672' --ipc host "${privileged[@]}" "${cinder[@]}" &
+start cinder_scheduler 'healthcheck_port cinder-scheduler 5672' "${plain[@]}" &
+start cinder_backup 'healthcheck_port cinder-backup 5672' --ipc host "${privileged[@]}" "${cinder[@]}" &
+start glance_api 'healthcheck_curl http://127.0.0.1:9292/healthcheck' "${plain[@]}" &
 wait
+
+# until_true COMMAND…: a minute at the longest
+until_true() {
+  for _ in $(seq 600); do
+    if "$@" >/dev/null 2>&1; then return 0; fi
+    sleep 0.1
+  done
+  return 1
+}
+# The first process is dumb-init; its child is kolla_start, until that has become the service.
+serves() {
+  local child
+  child=$(pgrep -a -P "$(docker inspect -f '{{.State.Pid}}' "$1")")
+  [ -n "$child" ] && [[ $child != *kolla_start* ]] && { [ "$1" != nova_libvirt ] || [[ ,$fixed, = *,nova_libvirt,* ]] || docker exec nova_libvirt virsh version --daemon; }
+}
+for name in ${only//,/ }; do
+  until_true serves "$name" || {
+    echo "$name does not come up in a minute; its log ends:" >&2
+    docker logs --tail 20 "$name" >&2
+    exit 1
+  }
+done

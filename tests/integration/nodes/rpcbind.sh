@@ -8,7 +8,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../../.." && pwd)
 program=$top/library/rpcbind_ensure
-image=nfslock-lab/cinder:bookworm
+image=nfslock-lab/cinder-volume:bookworm
 node=nfslock-node-rpcbind-$$
 server=10.99.0.2 # in a network namespace of its own, inside the node
 
@@ -103,7 +103,7 @@ END
 # with_image [OPTION…]: the containers' image is in the node's engine, and a cinder_volume that uses it
 with_image() {
   if [ -z "$(in_node docker image ls -q "$image")" ]; then docker save "$image" | docker exec -i "$node" docker load >/dev/null; fi
-  in_node docker run -d --name cinder_volume --network host -v /run:/run:shared "$@" "$image" >/dev/null
+  in_node docker run -d --name cinder_volume --network host -v /run:/run:shared "$@" "$image" sleep infinity >/dev/null
 }
 installed() {
   sh_node 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rpcbind nfs-common' >/dev/null

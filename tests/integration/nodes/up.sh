@@ -51,12 +51,18 @@ if [ "$(in_node docker image inspect -f '{{.Id}}' "$image" 2>/dev/null)" != "$id
   docker save "$image" | in_node docker load >/dev/null
 fi
 in_node docker rm -f nova_libvirt >/dev/null 2>&1 || true # of an earlier node on the same volume
-in_node sh -c 'mkdir -p /etc/kolla/nova-libvirt && cat >/etc/kolla/nova-libvirt/config.json' <<'END'
-{"command": "sleep infinity", "config_files": [], "permissions": []}
-END
-in_node docker create --name nova_libvirt --restart no --network none --pid host --user root \
-  -e KOLLA_CONFIG_STRATEGY=COPY_ALWAYS --health-cmd 'pgrep -x sleep' --health-interval 30s \
-  -v /etc/kolla/nova-libvirt/:/var/lib/kolla/config_files/:ro -v /run:/run:shared "$image" >/dev/null
+etc=$(mktemp -d)
+"$here/../lab/config.sh" "$release" "$etc"
+in_node mkdir -p /etc/kolla
+docker cp -q "$etc/nova-libvirt" "$name:/etc/kolla/"
+rm -r "$etc"
+# As the lab's nova_libvirt, with the network and the volumes of its host, as on kolla's.
+in_node docker create --name nova_libvirt --restart no --network host --pid host \
+  --cap-add ALL --cap-drop SYS_RESOURCE --device-cgroup-rule 'a *:* rwm' --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
+  -e KOLLA_CONFIG_STRATEGY=COPY_ALWAYS -e KOLLA_SERVICE_NAME=nova-libvirt \
+  --health-cmd 'virsh version --daemon' --health-interval 30s --health-timeout 30s --health-retries 3 --health-start-period 5s \
+  -v /etc/kolla/nova-libvirt/:/var/lib/kolla/config_files/:ro -v /run:/run:shared -v kolla_logs:/var/log/kolla -v libvirtd:/var/lib/libvirt \
+  -v nova_compute:/var/lib/nova -v /var/lib/nova-mnt:/var/lib/nova-mnt:shared -v nova_libvirt_qemu:/etc/libvirt/qemu "$image" >/dev/null
 # What ansible/module_utils/kolla_systemd_worker.py of kolla-ansible writes with its defaults.
 in_node sh -c 'cat >/etc/systemd/system/kolla-nova_libvirt-container.service' <<'END'
 # kolla-nova_libvirt-container.service
@@ -88,8 +94,9 @@ look() {
   in_node systemctl show -p ActiveState -p SubState -p NRestarts -p ExecMainStartTimestampMonotonic kolla-nova_libvirt-container.service
   in_node docker inspect -f '{{.State.Status}} {{.State.StartedAt}}' nova_libvirt
 }
-for _ in $(seq 50); do
-  if in_node docker exec nova_libvirt pgrep -x sleep >/dev/null 2>&1; then
+# libvirtd's first answer takes half a minute: in this engine it knows no emulator yet.
+for _ in $(seq 300); do
+  if in_node docker exec nova_libvirt virsh version --daemon >/dev/null 2>&1; then
     seen=$(look)
     sleep 1
     if [ "$(look)" = "$seen" ] && grep -qx SubState=running <<<"$seen" && grep -qx NRestarts=0 <<<"$seen" && grep -q '^running ' <<<"$seen"; then
