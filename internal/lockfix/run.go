@@ -3,6 +3,7 @@ package lockfix
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -69,6 +70,9 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	}
 	if err := checkFolder(j.dir, !call.CheckMode); err != nil {
 		return result, err
+	}
+	if o.absent() && len(o.Containers) == 0 {
+		found.Notes = append(found.Notes, keptForGone(j.dir, found.IDs)...)
 	}
 	j.journal = &journal{dir: filepath.Join(j.dir, "journal")}
 	if len(found.Names) == 0 && !j.journal.exists() {
@@ -137,6 +141,23 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	}
 	j.inspectFiles(ctx, o, set, targets)
 	return j.carryOut(ctx, o, call, set, f, targets, dead, result)
+}
+
+// keptForGone warns of the packages from before of containers that the engine does not have. They are left alone: another engine may have them.
+func keptForGone(dir string, ids map[string]string) (warnings []string) {
+	folder := filepath.Join(dir, "baseline")
+	entries, _ := os.ReadDir(folder) // what is wrong with that folder, the rest of the run says
+	var gone []string
+	for _, e := range entries {
+		if _, there := ids[e.Name()]; !there {
+			gone = append(gone, fmt.Sprintf("%q", e.Name()))
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s has packages of containers that this engine does not have: %s. If no other engine of this host has them either, remove these folders",
+		folder, strings.Join(gone, ", "))}
 }
 
 const nothingHere = "this host has no kolla container that can carry QEMU: nothing to do"

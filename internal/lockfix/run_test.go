@@ -597,3 +597,24 @@ func TestLinkPlantedInTheContainerLeadsNowhere(t *testing.T) {
 		t.Errorf("followed the link out of the container: %v", err)
 	}
 }
+
+// TestPackagesOfContainersThatAreGone: destroy took the container; the way back names what is left of it, and leaves it alone.
+func TestPackagesOfContainersThatAreGone(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	if _, err := w.run(options(), ansible.Call{}, set, f); err != nil {
+		t.Fatal(err)
+	}
+	o := options()
+	o.State = Absent
+	for _, name := range []string{"cinder_volume", "nova_libvirt"} {
+		delete(w.boxes, name)
+		r, err := w.run(o, ansible.Call{}, Set{}, nil)
+		if err != nil || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], `does not have: "cinder_volume". `) {
+			t.Errorf("without %s: %v, %+v", name, err, r)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, "state/baseline/cinder_volume/index.json")); err != nil {
+		t.Error(err)
+	}
+}
