@@ -67,9 +67,11 @@ beside() {
   command -v dockerd >/dev/null || "$here/../apt-install.sh" docker.io
   rm -f "$state/daemon.json"
   start
-  local image
+  local image made='{{index .Config.Labels "nfslock.lab"}}'
   for image in $(docker image ls --format '{{.Repository}}:{{.Tag}}' 'nfslock-lab/*'); do
-    docker -H "unix://$socket" image inspect "$image" >/dev/null 2>&1 || docker save "$image" | docker -H "unix://$socket" load >/dev/null
+    if [ "$(docker -H "unix://$socket" image inspect -f "$made" "$image" 2>/dev/null)" = "$(docker image inspect -f "$made" "$image")" ]; then continue; fi
+    docker save "$image" | docker -H "unix://$socket" load >/dev/null
+    case $image in */nova-libvirt:*) DOCKER_HOST=unix://$socket "$here/learn-emulators.sh" "${image##*:}" ;; esac
   done
 }
 

@@ -11,7 +11,7 @@ case $tag in *-arm64) release=${tag%-arm64} machine=aarch64 architecture=(--arch
 distribution=$("$here/../../../patch-sets/distribution.sh" "$release")
 kolla=$here/kolla/$("$here/kolla/version.sh" "$release")
 root=$here/../../../patch-sets/root.sh
-inputs=$(find "$here/image.sh" "$here/debian-image.sh" "$root" "$here/kolla/left-out" "$here/kolla/fetch.sh" "$kolla" -type f -print0 | sort -z | xargs -0 cat | sha256sum | cut -c1-12)
+inputs=$(find "$here/image.sh" "$here/learn-emulators.sh" "$here/debian-image.sh" "$root" "$here/kolla/left-out" "$here/kolla/fetch.sh" "$kolla" -type f -print0 | sort -z | xargs -0 cat | sha256sum | cut -c1-12)
 
 have() { [ "$(docker image inspect -f '{{index .Config.Labels "nfslock.lab"}}' "nfslock-lab/$1:$tag" 2>/dev/null)" = "$inputs" ]; }
 have_all() {
@@ -141,24 +141,6 @@ END
   docker rm "$container" >/dev/null
 }
 
-# learned_emulators: nova-libvirt with what libvirtd has found out about each emulator. The first question to a libvirtd that knows nothing takes
-# half a minute, and each test asks one. What it knows holds for the files of this image, by their times; in another engine it asks again.
-learned_emulators() {
-  local container=nfslock-lab-build-$$-libvirtd folder=/var/cache/libvirt/qemu/capabilities
-  docker run -d --name "$container" --network none --cap-add ALL --cap-drop SYS_RESOURCE --security-opt apparmor=unconfined \
-    --security-opt seccomp=unconfined "nfslock-lab/nova-libvirt:$tag" libvirtd >/dev/null
-  if ! docker exec "$container" timeout 300 sh -c 'until virsh version --daemon; do sleep 0.2; done' >"$work/libvirtd.log" 2>&1; then
-    tail -n 5 "$work/libvirtd.log" >&2
-    docker rmi -f "nfslock-lab/nova-libvirt:$tag" >/dev/null # the next run is not to take it for whole
-    echo "libvirtd does not run in the image nova-libvirt" >&2
-    exit 1
-  fi
-  docker create --name "$container-2" "nfslock-lab/nova-libvirt:$tag" >/dev/null
-  docker cp -q "$container:$folder" - | docker cp -q - "$container-2:${folder%/*}"
-  docker commit "$container-2" "nfslock-lab/nova-libvirt:$tag" >/dev/null
-  docker rm -f "$container" "$container-2" >/dev/null
-}
-
 stores() {
   layer cinder-base base
   local image
@@ -186,6 +168,6 @@ stores=$!
 computes &
 computes=$!
 layer nova-libvirt base
-learned_emulators
+"$here/learn-emulators.sh" "$tag"
 wait "$stores"
 wait "$computes"
