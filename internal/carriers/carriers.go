@@ -30,6 +30,7 @@ type Engine interface {
 type Choice struct {
 	Names []string          // in the order of kolla.Sort
 	IDs   map[string]string // of all containers that exist, by name
+	Gone  []string          // containers of which this host keeps packages, and which do not exist; not looked for where the user named some
 	Notes []string          // sentences: of which container it could not be told
 }
 
@@ -58,8 +59,14 @@ func Choose(ctx context.Context, e Engine, dir string, asked []string) (Choice, 
 		c.Names = slices.Compact(c.Names)
 		return c, c.missing()
 	}
-	c.search(ctx, e, list, keptOf(dir))
+	kept := keptOf(dir)
+	c.search(ctx, e, list, kept)
 	kolla.Sort(c.Names)
+	for _, name := range kept {
+		if _, there := c.IDs[name]; !there {
+			c.Gone = append(c.Gone, name)
+		}
+	}
 	return c, nil
 }
 

@@ -3,7 +3,6 @@ package lockfix
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -71,12 +70,9 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	if err := checkFolder(j.dir, !call.CheckMode); err != nil {
 		return result, err
 	}
-	if o.absent() && len(o.Containers) == 0 {
-		found.Notes = append(found.Notes, keptForGone(j.dir, found.IDs)...)
-	}
 	j.journal = &journal{dir: filepath.Join(j.dir, "journal")}
 	if len(found.Names) == 0 && !j.journal.exists() {
-		result.Msg, result.Warnings = nothingHere, found.Notes
+		result.Msg, result.Warnings = nothingHere, j.notes(o, found)
 		return result, nil
 	}
 	if !call.CheckMode {
@@ -109,7 +105,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 			return result, err
 		}
 	}
-	result.Warnings = slices.Concat(result.Warnings, found.Notes, warnings, notes)
+	result.Warnings = slices.Concat(result.Warnings, j.notes(o, found), warnings, notes)
 	if len(names) == 0 {
 		result.Msg = nothingHere
 		return result, nil
@@ -143,21 +139,18 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	return j.carryOut(ctx, o, call, set, f, targets, dead, result)
 }
 
-// keptForGone warns of the packages from before of containers that the engine does not have. They are left alone: another engine may have them.
-func keptForGone(dir string, ids map[string]string) (warnings []string) {
-	folder := filepath.Join(dir, "baseline")
-	entries, _ := os.ReadDir(folder) // what is wrong with that folder, the rest of the run says
-	var gone []string
-	for _, e := range entries {
-		if _, there := ids[e.Name()]; !there {
-			gone = append(gone, fmt.Sprintf("%q", e.Name()))
-		}
+// notes are what is to be said of the choice. The way back also names the containers that are gone and of which packages from before are kept: they
+// are left alone, as another engine may have them.
+func (j *job) notes(o Options, found carriers.Choice) []string {
+	if !o.absent() || len(found.Gone) == 0 {
+		return found.Notes
 	}
-	if len(gone) == 0 {
-		return nil
+	var names []string
+	for _, name := range found.Gone {
+		names = append(names, fmt.Sprintf("%q", name))
 	}
-	return []string{fmt.Sprintf("%s has packages of containers that this engine does not have: %s. If no other engine of this host has them either, remove these folders",
-		folder, strings.Join(gone, ", "))}
+	return append(slices.Clone(found.Notes), fmt.Sprintf("%s has packages of containers that this engine does not have: %s. If no other engine of this host has them either, remove these folders",
+		filepath.Join(j.dir, "baseline"), strings.Join(names, ", ")))
 }
 
 const nothingHere = "this host has no kolla container that can carry QEMU: nothing to do"
