@@ -27,32 +27,29 @@ func TestWhetherAGuestStarts(t *testing.T) {
 		missing string // a word of each sentence
 		fix     Fix
 		text    string
-		squash  bool
+		asUser  string // the type of a filesystem on which root may not write, empty where root may
 	}{
-		{"locks work", fine, Stock, own, Starts, "", FixNone, "Nothing is to be done", false},
-		{"stock, and libvirt locks", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "For guests that is half of it", false},
-		{"patched in part", both, Mixed, own, StartsNot, "QEMU libvirt", FixPatch, "remember_owner = 0", false},
-		{"patched, and libvirt locks", both, Patched, own, StartsNot, "libvirt", FixLibvirt, "replaces the template as a whole", false},
-		{"patched, and libvirt does not", both, Patched, none, Starts, "", FixNone, "Nothing more is to be done", false},
-		{"stock, and libvirt does not", both, Stock, none, StartsNot, "QEMU", FixPatch, "install the patched QEMU", false},
-		{"libvirt gets its lock", onlyOFD, Patched, own, Starts, "", FixNone, "Nothing more is to be done", false},
-		{"only libvirt's is refused", onlyPOSIX, Stock, own, StartsNot, "libvirt", FixLibvirt, "QEMU gets its locks", false},
-		{"root is squashed, so that libvirt may go without", both, Patched, own, StartsOpen, "libvirt", FixNone, "Nothing more is to be done", true},
-		{"root is squashed, and QEMU is stock", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "install the patched QEMU", true},
-		{"root may not write on what is no shared filesystem for libvirt", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "For guests that is half of it", false},
-		{"a container without libvirt", both, Stock, nil, "", "", FixPatch, "install the patched QEMU", false},
-		{"nothing was tried", Probes{OFD: untried, POSIX: untried}, Stock, own, StartsOpen, "", FixLook, "", false},
-		{"locks hang", Probes{OFD: Probe{Result: Hung}, POSIX: untried}, Patched, none, StartsNot, "return", FixServer, "", false},
+		{"locks work", fine, Stock, own, Starts, "", FixNone, "Nothing is to be done", ""},
+		{"stock, and libvirt locks", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "For guests that is half of it", ""},
+		{"patched in part", both, Mixed, own, StartsNot, "QEMU libvirt", FixPatch, "remember_owner = 0", ""},
+		{"patched, and libvirt locks", both, Patched, own, StartsNot, "libvirt", FixLibvirt, "replaces the template as a whole", ""},
+		{"patched, and libvirt does not", both, Patched, none, Starts, "", FixNone, "Nothing more is to be done", ""},
+		{"stock, and libvirt does not", both, Stock, none, StartsNot, "QEMU", FixPatch, "install the patched QEMU", ""},
+		{"libvirt gets its lock", onlyOFD, Patched, own, Starts, "", FixNone, "Nothing more is to be done", ""},
+		{"only libvirt's is refused", onlyPOSIX, Stock, own, StartsNot, "libvirt", FixLibvirt, "QEMU gets its locks", ""},
+		{"root is squashed, so that libvirt may go without", both, Patched, own, StartsOpen, "libvirt", FixNone, "Nothing more is to be done", "nfs"},
+		{"root is squashed, and QEMU is stock", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "install the patched QEMU", "nfs"},
+		{"root may not write on what is no shared filesystem for libvirt", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "For guests that is half of it", "fuse.store"},
+		{"a container without libvirt", both, Stock, nil, "", "", FixPatch, "install the patched QEMU", ""},
+		{"nothing was tried", Probes{OFD: untried, POSIX: untried}, Stock, own, StartsOpen, "", FixLook, "", ""},
+		{"locks hang", Probes{OFD: Probe{Result: Hung}, POSIX: untried}, Patched, none, StartsNot, "return", FixServer, "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e := Evidence{Container: "nova_libvirt", FSType: "fuse.store", Probes: test.probes, QEMU: test.qemu, Libvirt: test.libvirt}
-			if test.squash {
-				e.As, e.FSType = &user{42436, 42436}, "nfs"
+			if test.asUser != "" {
+				e.As, e.FSType = &user{42436, 42436}, test.asUser
 			}
-			if strings.HasPrefix(test.name, "root may not write") {
-				e.As = &user{42436, 42436}
-			}
-			if e.squashed() != test.squash {
+			if e.squashed() != (test.asUser == "nfs") {
 				t.Error("it is wrong about root")
 			}
 			if test.qemu == Patched {
