@@ -11,7 +11,7 @@ case $tag in *-arm64) release=${tag%-arm64} machine=aarch64 architecture=(--arch
 distribution=$("$here/../../../patch-sets/distribution.sh" "$release")
 kolla=$here/kolla/$("$here/kolla/version.sh" "$release")
 root=$here/../../../patch-sets/root.sh
-inputs=$(find "$here/image.sh" "$here/learn-emulators.sh" "$here/debian-image.sh" "$root" "$here/kolla/left-out" "$here/kolla/fetch.sh" "$kolla" -type f -print0 | sort -z | xargs -0 cat | sha256sum | cut -c1-12)
+inputs=$(find "$here/image.sh" "$here/learn-emulators.sh" "$here/container.sh" "$here/debian-image.sh" "$root" "$here/kolla/left-out" "$here/kolla/fetch.sh" "$kolla" -type f -print0 | sort -z | xargs -0 cat | sha256sum | cut -c1-12)
 
 have() { [ "$(docker image inspect -f '{{index .Config.Labels "nfslock.lab"}}' "nfslock-lab/$1:$tag" 2>/dev/null)" = "$inputs" ]; }
 have_all() {

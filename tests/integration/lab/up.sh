@@ -4,6 +4,8 @@
 # usage: up.sh [--locks refused|none|fine] [--release RELEASE] [--only NAME,…] [--restart POLICY] [--read-only NAME,…] | up.sh --recreate NAME [--locks …] [--release RELEASE] [--restart POLICY]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/integration/lab/container.sh
+. "$here/container.sh"
 locks=refused release=bookworm only=nova_libvirt,nova_compute,cinder_api,cinder_volume,cinder_scheduler policy=no fixed='' recreate=''
 while [ $# -gt 0 ]; do
   case $1 in
@@ -68,13 +70,10 @@ start() {
   # Nothing could be configured there.
   case ,$fixed, in *,"$name",*) set -- --read-only "$@" && command=(sleep infinity) ;; esac
   docker run -d --name "$name" --label nfslock.lab=up --label "nfslock.lab.folder=$run" --network none --restart "$policy" \
-    -e KOLLA_CONFIG_STRATEGY=COPY_ALWAYS -e "KOLLA_SERVICE_NAME=$service" \
-    --health-cmd "$health" --health-interval 30s --health-timeout 30s --health-retries 3 --health-start-period 5s \
+    "${deployed[@]}" -e "KOLLA_SERVICE_NAME=$service" --health-cmd "$health" \
     -v "$etc/$service:/var/lib/kolla/config_files:ro" -v "$run/log:/var/log/kolla" "$@" "nfslock-lab/$service:$release" "${command[@]}" >/dev/null
 }
-# Privileged, all but: engines refuse that where the machine lacks a capability, and in clouds this one is often missing.
-privileged=(--cap-add ALL --cap-drop SYS_RESOURCE --device-cgroup-rule 'a *:* rwm' --security-opt apparmor=unconfined
-  --security-opt "seccomp=$profile" -v "$run/run:/run:shared")
+privileged+=(--security-opt "seccomp=$profile" -v "$run/run:/run:shared")
 nova=(-v "$run/nova:/var/lib/nova:shared" -v "$run/nova-mnt:/var/lib/nova-mnt:shared")
 cinder=(-v "$run/cinder:/var/lib/cinder:shared")
 start nova_libvirt 'virsh version --daemon' --pid host "${privileged[@]}" "${nova[@]}" \
@@ -89,23 +88,24 @@ start cinder_backup 'healthcheck_port cinder-backup 5672' --ipc host "${privileg
 start glance_api 'healthcheck_curl http://127.0.0.1:9292/healthcheck' "${plain[@]}" &
 wait
 
-# until_true COMMAND…: a minute at the longest
-until_true() {
-  for _ in $(seq 600); do
-    if "$@" >/dev/null 2>&1; then return 0; fi
-    sleep 0.1
-  done
-  return 1
-}
 # The first process is dumb-init; its child is kolla_start, until that has become the service.
 serves() {
   local child
   child=$(pgrep -a -P "$(docker inspect -f '{{.State.Pid}}' "$1")")
-  [ -n "$child" ] && [[ $child != *kolla_start* ]] && { [ "$1" != nova_libvirt ] || [[ ,$fixed, = *,nova_libvirt,* ]] || docker exec nova_libvirt virsh version --daemon; }
+  [ -n "$child" ] && [[ $child != *kolla_start* ]]
+}
+# comes_up NAME: a minute for it to start, and a minute for libvirt to answer, which may keep its caller waiting
+comes_up() {
+  local until=$((SECONDS + 60))
+  until serves "$1" 2>/dev/null; do
+    [ $SECONDS -lt $until ] || return 1
+    sleep 0.1
+  done
+  [ "$1" != nova_libvirt ] || [[ ,$fixed, = *,nova_libvirt,* ]] || "$here/libvirt-answers.sh" nova_libvirt 60
 }
 for name in ${only//,/ }; do
-  until_true serves "$name" || {
-    echo "$name does not come up in a minute; its log ends:" >&2
+  comes_up "$name" || {
+    echo "$name does not come up in time; its log ends:" >&2
     docker logs --tail 20 "$name" >&2
     exit 1
   }

@@ -5,6 +5,8 @@
 # privileged containers there; bookworm's refuses where the machine lacks a capability.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/integration/lab/container.sh
+. "$here/../lab/container.sh"
 name=${1:?usage: [NODE_VOLUME=NAME] up.sh NAME}
 release=${NODE_RELEASE:-bookworm}
 image=nfslock-lab/nova-libvirt:$release
@@ -27,11 +29,9 @@ exec /sbin/init "$@"'
 # systemd 256 and newer refuse a machine with the old control groups, unless they are told twice.
 init=()
 [ "$release" = bookworm ] || init=(SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 systemd.unified_cgroup_hierarchy=0)
-# All capabilities but the one that machines in the cloud often lack: an engine refuses to start a container with a
-# capability that is not there. --tmpfs makes /run noexec, as on a Debian host.
+# --tmpfs makes /run noexec, as on a Debian host.
 refusal=$(docker run -d --name "$name" --hostname "$name" --label nfslock.lab=node --network none \
-  --cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
-  --cgroupns private --device-cgroup-rule 'a *:* rwm' --tmpfs /run -v "${NODE_VOLUME:+$NODE_VOLUME:}/var/lib/docker" \
+  "${privileged[@]}" --security-opt seccomp=unconfined --cgroupns private --tmpfs /run -v "${NODE_VOLUME:+$NODE_VOLUME:}/var/lib/docker" \
   "nfslock-lab/node:$release" /bin/sh -c "$boot" sh "${init[@]}" 2>&1 >/dev/null) || cannot "$(tr '\n' ' ' <<<"$refusal")"
 in_node() { docker exec -i "$name" "$@"; }
 up=
@@ -58,9 +58,7 @@ docker cp -q "$etc/nova-libvirt" "$name:/etc/kolla/"
 rm -r "$etc"
 # As the lab's nova_libvirt, with the network and the volumes of its host, as on kolla's.
 in_node docker create --name nova_libvirt --restart no --network host --pid host \
-  --cap-add ALL --cap-drop SYS_RESOURCE --device-cgroup-rule 'a *:* rwm' --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
-  -e KOLLA_CONFIG_STRATEGY=COPY_ALWAYS -e KOLLA_SERVICE_NAME=nova-libvirt \
-  --health-cmd 'virsh version --daemon' --health-interval 30s --health-timeout 30s --health-retries 3 --health-start-period 5s \
+  "${privileged[@]}" --security-opt seccomp=unconfined "${deployed[@]}" -e KOLLA_SERVICE_NAME=nova-libvirt --health-cmd 'virsh version --daemon' \
   -v /etc/kolla/nova-libvirt/:/var/lib/kolla/config_files/:ro -v /run:/run:shared -v kolla_logs:/var/log/kolla -v libvirtd:/var/lib/libvirt \
   -v nova_compute:/var/lib/nova -v /var/lib/nova-mnt:/var/lib/nova-mnt:shared -v nova_libvirt_qemu:/etc/libvirt/qemu "$image" >/dev/null
 # What ansible/module_utils/kolla_systemd_worker.py of kolla-ansible writes with its defaults.
