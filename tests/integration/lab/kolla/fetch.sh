@@ -3,6 +3,8 @@
 # usage: fetch.sh VERSION
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/ansible/venv.sh
+. "$here/../../../ansible/venv.sh"
 version=$1
 case $version in
 21.0.0) sum=d6c4c02198c67d7c6c43b9ce088b48fb5b3489fa08b92c49cb2651643aecf2a0 ;;
@@ -18,9 +20,9 @@ if [ ! -d "$folder" ]; then
   mkdir -p "$(dirname "$folder")"
   scratch=$(mktemp -d -p "$(dirname "$folder")")
   trap 'rm -rf "$scratch"' EXIT
-  python3 -m venv "$scratch/venv"
   # It is only unpacked, so that any Python will do.
-  "$scratch/venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --ignore-requires-python --only-binary :all: --dest "$scratch" "kolla==$version"
+  bin=$(venv pip "$(python_of 3)" pip)
+  "$bin/pip" download --quiet --disable-pip-version-check --no-deps --ignore-requires-python --only-binary :all: --dest "$scratch" "kolla==$version"
   wheel=$scratch/kolla-$version-py3-none-any.whl
   echo "$sum  $wheel" | sha256sum --check --quiet
   mkdir "$scratch/kolla"
