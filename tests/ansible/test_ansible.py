@@ -117,16 +117,16 @@ def test_playbooks_through_kollas_inventory(controller, lab):
     assert lab() == stock
 
 
-NEEDED = {**ROLE, "nfs_lock_cure_patch": "needed", "nfs_lock_info_paths": ["/var/lib/cinder"], "nfs_lock_hosts": "compute"}
+NEEDED = {**ROLE, "nfs_lock_cure_patch": "needed", "nfs_lock_info_paths": ["/srv/volumes"], "nfs_lock_hosts": "compute"}
 
 
 def test_only_what_refuses_locks_is_patched_and_it_is_proved(controller, lab):
     stock = lab()
-    subprocess.run(["docker", "exec", "-u", "root", "cinder_volume", "mkdir", "/var/lib/cinder"], check=True)  # no other has it
+    subprocess.run(["docker", "exec", "-u", "root", "cinder_volume", "mkdir", "/srv/volumes"], check=True)  # no other has it
     diagnosis = controller.playbook("nfslock.kolla.diagnose", NEEDED)
     assert diagnosis.code == 0
     ((*plan,),) = diagnosis.said("Say what is to be done")
-    assert "cinder_volume: ofd_unsupported at /var/lib/cinder" in plan[0]
+    assert "cinder_volume: ofd_unsupported at /srv/volumes" in plan[0]
     assert lab() == stock
 
     reports = controller.folder / "reports"
@@ -135,7 +135,7 @@ def test_only_what_refuses_locks_is_patched_and_it_is_proved(controller, lab):
     assert patched(lab()) == {"cinder_volume"}
     *_before, (_status, last) = fix.of("nfs_lock_info")
     proofs = {(row["container"], row["path"]): (row["result"], row["unlocked"]) for row in last["proofs"]}
-    assert proofs == {("cinder_volume", "/var/lib/cinder"): ("works", True)}
+    assert proofs == {("cinder_volume", "/srv/volumes"): ("works", True)}
     del last["libvirt"]["locks"]
     assert last["libvirt"] == {"container": "nova_libvirt", "healthy": True, "detail": ""}
     ((line,),) = fix.said("Say what became of each host")

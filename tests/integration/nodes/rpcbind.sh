@@ -932,7 +932,7 @@ scenario_playbook_fix() {
   check "rpcbind after check mode" "$(sh_node 'command -v rpcbind || echo none')" none
   played=$("$here/ansible.sh" "$node" '{}' fix)
   check "verdicts: before, after the cure, in the proof" "$(verdicts)" "rpcbind_missing ok ok"
-  check "what became of the host" "$(became)" "$node: done: rpcbind and rpc.statd answer; there was no place to try qemu-img"
+  check "what became of the host" "$(became)" "$node: done: rpcbind and rpc.statd answer; there was no mount to try qemu-img on"
   answers
   silent
   played=$("$here/ansible.sh" "$node" '{}' fix)
