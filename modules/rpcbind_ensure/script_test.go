@@ -5,6 +5,7 @@ import (
 	"flag"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -28,8 +29,9 @@ func TestProgram(t *testing.T) {
 		UpdateScripts:       *update,
 		Condition: func(name string) (bool, error) {
 			switch name {
-			case "fresh": // no run of the collection has left anything on this machine
-				return fresh, nil
+			case "fresh": // no run of the collection has left anything on this machine, and the lab, whose runs leave it, is not up beside this test
+				lab, err := filepath.Glob("/tmp/nfslock-lab-run.*")
+				return fresh && len(lab) == 0, err
 			case "root":
 				return os.Geteuid() == 0, nil
 			}

@@ -15,6 +15,7 @@ if [ -n "$ids" ]; then
   # shellcheck disable=SC2086
   docker rm -f $ids >/dev/null
   docker volume rm -f nfslock-lab-libvirtd nfslock-lab-libvirt-qemu >/dev/null
+  rm -rf /var/lib/nfslock # up.sh starts only where there was none; while the folders are there, it is known for the lab's
   for f in $folders; do
     case $f in
     /tmp/nfslock-lab-run.*)
@@ -23,5 +24,4 @@ if [ -n "$ids" ]; then
       ;;
     esac
   done
-  rm -rf /var/lib/nfslock # up.sh starts only where there was none
 fi
