@@ -4,9 +4,9 @@
 set -euo pipefail
 case $1 in
 bullseye | bookworm) echo 21.0.0 ;; # 2025.2; for Debian 11 it stands in: kolla's last for that is too old for PyPI's tools of today
-trixie) echo 23.0.0 ;;              # 2026.2
+trixie | noble) echo 23.0.0 ;;      # 2026.2
 *)
-  echo "the lab has no images of $1: there are bullseye, bookworm and trixie" >&2
+  echo "the lab has no images of $1: there are bullseye, bookworm, trixie and noble" >&2
   exit 1
   ;;
 esac
