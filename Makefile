@@ -13,6 +13,8 @@ RELEASE    ?= bookworm
 PROFILE    ?= tools
 VARIANT    ?= fallback
 MODULES    := $(notdir $(wildcard modules/*))
+# For the preloaded library of arm64, built and run on an amd64 machine.
+CROSS      := $(if $(filter amd64,$(shell $(GO) env GOHOSTARCH)),gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static)
 export CGO_ENABLED := 0
 
 help: ## this list
@@ -33,8 +35,8 @@ docs: ## the modules' documentation, from their argument specs
 test: test-go test-python test-report test-lab ## every test; installs what is missing on Debian and Ubuntu
 
 test-go: ## Go: tables, testscript, race detector, a real OpenSSH server
-	tests/integration/apt-install.sh openssh-server openssh-client
-	NFSLOCK_SSHD=required CGO_ENABLED=1 $(GO) test -race ./...
+	tests/integration/apt-install.sh openssh-server openssh-client gcc libc6-dev $(CROSS)
+	NFSLOCK_SSHD=required NFSLOCK_COMPILER=required CGO_ENABLED=1 $(GO) test -race ./...
 
 test-python: ## the action plugin, the roles, the plan of the fix playbook
 	tests/unit/run.sh
@@ -48,7 +50,7 @@ screenshots: ## the README's pictures of the report, into docs/images
 test-lab: build ## the real engine, real containers, rebuilt packages; SHORT=yes leaves out seven minutes of faults
 	tests/integration/run.sh
 
-matrix: ## what each build of QEMU does with image locks, in each state of the kernel's: docs/locks.md. Builds both variants first
+matrix: ## what each build of QEMU, and the preloaded library, does with image locks, in each state of the kernel's: docs/locks.md. Builds both variants first
 	MATRIX=yes tests/integration/run.sh -run TestImageLocks -v
 
 host-profile: build ## the program of running guests in containers with all of kolla's QEMU packages; slow the first time: it compiles QEMU
@@ -79,6 +81,10 @@ bench: build ## the same job by this module and by a shell loop, in one run; WIT
 	tests/bench/sftp.sh
 	tests/integration/nodes/rpcbind.sh speed
 
+preload: ## the preloaded library for both architectures; the shipped bytes come from Debian 12's compilers
+	preload/source/build.sh preload/built
+	cd preload/built && sha256sum */libnfslock.so >SHA256SUMS
+
 # IMAGE builds in that image instead of a minimal one of RELEASE; VARIANT may name both: fallback disable_ofd, each into OUT-VARIANT.
 patch-set: ## rebuilt QEMU packages: RELEASE=bookworm ARCH=amd64 VARIANT=fallback PROFILE=tools OUT=dist/RELEASE-ARCH-PROFILE-VARIANT [IMAGE=…]
 	@patch-sets/build.sh "$(RELEASE)" "$(ARCH)" "$(PROFILE)" "$(or $(OUT),dist/$(RELEASE)-$(ARCH)-$(PROFILE)$(if $(word 2,$(VARIANT)),,-$(VARIANT)))" $(VARIANT)
@@ -100,4 +106,4 @@ lint: ## Go, shell, YAML, Ansible
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh' .ci/run)
 	tests/ansible/lint.sh
 
-.PHONY: help build docs test test-go test-python test-report screenshots test-lab matrix host-profile glance releases kolla arm64 soak demo bench patch-set patch-sets fuzz lint
+.PHONY: help build docs test test-go test-python test-report screenshots test-lab matrix host-profile glance releases kolla arm64 soak demo bench preload patch-set patch-sets fuzz lint

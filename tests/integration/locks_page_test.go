@@ -18,12 +18,7 @@ const (
 
 // comparePage compares the page's tables with what was measured, or rewrites them. What this run left out is taken from the page.
 func (m *matrix) comparePage(measured table) {
-	data, err := os.ReadFile(lockPage)
-	m.check(err)
-	head, tables, found := strings.Cut(string(data), tableMark)
-	if !found {
-		m.t.Fatalf("%s has no line %q", lockPage, tableMark)
-	}
+	head, tables := m.readPage()
 	whole := parseTables(tables)
 	for at, result := range measured {
 		whole[at] = result
@@ -36,6 +31,22 @@ func (m *matrix) comparePage(measured table) {
 	if diff := cmp.Diff(tables, want); diff != "" {
 		m.t.Errorf("%s is not what was measured (-page +measured):\n%s", lockPage, diff)
 	}
+}
+
+func (m *matrix) readPage() (head, tables string) {
+	data, err := os.ReadFile(lockPage)
+	m.check(err)
+	head, tables, found := strings.Cut(string(data), tableMark)
+	if !found {
+		m.t.Fatalf("%s has no line %q", lockPage, tableMark)
+	}
+	return head, tables
+}
+
+// page is what the page's tables say.
+func (m *matrix) page() table {
+	_, tables := m.readPage()
+	return parseTables(tables)
 }
 
 // rows of a build's table, in order.
@@ -58,7 +69,7 @@ func rows(variant string) (titles []string) {
 // page writes the tables.
 func (t table) page() string {
 	var b strings.Builder
-	for _, v := range []string{stock, disableOFD, fallback} {
+	for _, v := range []string{stock, disableOFD, fallback, library} {
 		fmt.Fprintf(&b, "\n### %s\n\n|", v)
 		for _, s := range lockStates {
 			fmt.Fprintf(&b, " | %s", s.title)

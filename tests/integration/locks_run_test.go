@@ -10,12 +10,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nfslock/ansible-collection-kolla/preload"
 )
 
 // limit is a command's time. A loaded machine needs 2 s for the longest.
@@ -28,6 +31,7 @@ type matrix struct {
 	name     string            // of containers and images, with something random in it
 	images   map[string]string // by build
 	variants []string
+	release  string
 	folder   string
 	blank    map[string][]byte // the images that each operation finds
 
@@ -35,19 +39,10 @@ type matrix struct {
 	outcomes map[trial]outcome
 }
 
-func newMatrix(t *testing.T) *matrix {
-	set := os.Getenv("NFSLOCK_PATCH_SET")
-	if set == "" {
-		t.Fatal("no patch set: start this through tests/integration/run.sh or make matrix")
-	}
-	m := newRuns(t, "nfslock-lab/nova-compute:bookworm")
-	m.install(fallback, set)
-	if set := os.Getenv("NFSLOCK_PATCH_SET_DISABLE_OFD"); set != "" {
-		m.variants = []string{stock, disableOFD, fallback}
-		m.install(disableOFD, set)
-	} else {
-		t.Log("disable_ofd is left out: NFSLOCK_PATCH_SET_DISABLE_OFD names no patch set; make matrix builds one")
-	}
+// newMatrix has the stock build only. Those that are installed after it come in the order of the page.
+func newMatrix(t *testing.T, release string) *matrix {
+	m := newRuns(t, "nfslock-lab/nova-compute:"+release)
+	m.release = release
 	m.images[healthy] = m.images[stock]
 	m.makeBlank()
 	return m
@@ -57,7 +52,7 @@ func newMatrix(t *testing.T) *matrix {
 func newRuns(t *testing.T, image string) *matrix {
 	m := &matrix{
 		t: t, name: "nfslock-matrix-" + strings.ToLower(rand.Text()[:8]), folder: t.TempDir(), blank: map[string][]byte{},
-		variants: []string{stock, fallback}, images: map[string]string{stock: image}, outcomes: map[trial]outcome{},
+		variants: []string{stock}, images: map[string]string{stock: image}, outcomes: map[trial]outcome{},
 	}
 	t.Cleanup(func() { // also after a run that was given up
 		for _, kind := range []struct{ list, remove []string }{
@@ -70,6 +65,11 @@ func newRuns(t *testing.T, image string) *matrix {
 		}
 	})
 	return m
+}
+
+// has tells whether a build, or what a name for one of a pair means, is measured.
+func (m *matrix) has(variant string) bool {
+	return variant == itself || variant == healthy || slices.Contains(m.variants, variant)
 }
 
 // docker returns the standard output of one call of the engine's client.
@@ -108,8 +108,28 @@ func (m *matrix) install(variant, set string) {
 		m.t.Fatalf("the packages of %s are not installed: %s", variant, out)
 	}
 	m.t.Logf("%s: %s", variant, strings.ReplaceAll(strings.TrimSpace(out), "\n", ", "))
+	m.commit(variant, container)
+}
+
+func (m *matrix) commit(variant, container string) {
 	m.images[variant] = m.name + ":" + variant
 	m.docker(time.Minute, "commit", container, m.images[variant])
+	m.variants = append(m.variants, variant)
+}
+
+// preload makes an image in which the library lies, beside the stock packages.
+func (m *matrix) preload() {
+	built, err := filepath.Abs("../../preload/built")
+	m.check(err)
+	container := m.name + "-" + library
+	out := m.run(time.Minute, m.images[stock], []string{"--name", container, "-v", built + ":/built:ro"}, "-ec", `
+		install -D -m 644 "/built/$1/libnfslock.so" "$2"
+		echo "$2" >"$3"
+		dpkg -V qemu-utils | grep -v /usr/share/ >&2 && exit 1
+		qemu-img --version
+		getconf GNU_LIBC_VERSION`, "-", runtime.GOARCH, preload.Library, preload.List)
+	m.t.Logf("%s: %s", m.images[stock], strings.ReplaceAll(strings.TrimSpace(out), "\n", ", "))
+	m.commit(library, container)
 }
 
 // makeBlank makes images where nothing is refused: where everything is, stock QEMU cannot.
@@ -214,7 +234,7 @@ func (m *matrix) plan(state lockState, errno syscall.Errno) *round {
 		}
 		for i, p := range pairs {
 			holder, second := p.holder, p.second
-			if holder == v || holder == disableOFD && !slices.Contains(m.variants, disableOFD) {
+			if holder == v || !m.has(holder) {
 				continue
 			}
 			if holder == itself {

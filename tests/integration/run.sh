@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests on a real engine: starts one if none runs, makes images and packages if they are not kept yet, runs the shipped program
 # and real Ansible on five containers; with SHORT each step of a run dies once, not on every way; with MATRIX the matrix of image locks has the
-# variant disable_ofd too, which is built for that. usage: [SHORT=yes] [MATRIX=yes] run.sh [go test's options, as -run TestScripts/idempotence]
+# variant disable_ofd too, which is built for that, and other releases. usage: [SHORT=yes] [MATRIX=yes] run.sh [go test's options, as -run TestScripts/idempotence]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 lab=tests/integration/lab
@@ -13,7 +13,9 @@ NFSLOCK_PATCH_SET=$($lab/patch-set.sh | tail -1)
 export NFSLOCK_PATCH_SET
 if [ -n "${MATRIX:-}" ]; then
   NFSLOCK_PATCH_SET_DISABLE_OFD=$($lab/patch-set.sh disable_ofd | tail -1)
-  export NFSLOCK_PATCH_SET_DISABLE_OFD
+  NFSLOCK_MATRIX_RELEASES='bullseye trixie jammy noble'
+  for release in $NFSLOCK_MATRIX_RELEASES; do $lab/image.sh "$release"; done
+  export NFSLOCK_PATCH_SET_DISABLE_OFD NFSLOCK_MATRIX_RELEASES
 fi
 tests/integration/apt-install.sh dpkg-dev xz-utils
 go test -tags lab -count=1 -timeout 60m ${SHORT:+-short} ./tests/integration "$@"

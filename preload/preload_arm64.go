@@ -1,0 +1,8 @@
+package preload
+
+import _ "embed" // for the library
+
+// Built is the library.
+//
+//go:embed built/arm64/libnfslock.so
+var Built []byte
