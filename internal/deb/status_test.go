@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -186,15 +187,18 @@ type byteReader struct{ r io.Reader }
 
 func (b byteReader) Read(p []byte) (int, error) { return b.r.Read(p[:1]) }
 
-// TestStatusOfThisMachineIsReadAsDpkgReadsIt compares with dpkg-query.
+// TestStatusOfThisMachineIsReadAsDpkgReadsIt compares with dpkg-query. Both read a copy: other tests may install packages meanwhile.
 func TestStatusOfThisMachineIsReadAsDpkgReadsIt(t *testing.T) {
-	want := run(t, "dpkg-query", "--show", "--showformat=${Package} ${Version} ${Architecture} ${db:Status-Abbrev} ${source:Package} ${source:Version}\n")
-	f, err := os.Open("/" + statusFile)
+	status, err := os.ReadFile("/" + statusFile)
 	if err != nil {
 		t.Skip(err)
 	}
-	defer f.Close()
-	packages, err := ParseStatus(f)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "status"), status, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	want := run(t, "dpkg-query", "--admindir", dir, "--show", "--showformat=${Package} ${Version} ${Architecture} ${db:Status-Abbrev} ${source:Package} ${source:Version}\n")
+	packages, err := ParseStatus(bytes.NewReader(status))
 	if err != nil {
 		t.Fatal(err)
 	}

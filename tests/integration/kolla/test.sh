@@ -380,6 +380,4 @@ for scenario in "${parts[@]}"; do
   "part_$scenario"
   echo "--    $((SECONDS - began)) s"
 done
-echo
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+tally

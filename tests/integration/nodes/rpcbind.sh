@@ -977,6 +977,4 @@ for scenario in "$@"; do
   "scenario_$scenario"
   echo "--    $((SECONDS - began)) s"
 done
-echo
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+tally
