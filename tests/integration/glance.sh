@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What becomes of an import into Glance where image locks are refused, with stock and with patched qemu-utils: Glance's own code, from PyPI, in
+# What becomes of an import into Glance where image locks are refused, with stock and with patched qemu-utils, and with the library: Glance's own code, from PyPI, in
 # containers of Debian 12. docs/locks.md has the outcome. Five minutes the first time, one later. usage: glance.sh [go test's options, as -update]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
