@@ -1,0 +1,128 @@
+package preloaded
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
+)
+
+// Record is which containers of this host have the library in their own layer: one that is recreated loses it, and the diagnosis is to notice.
+// It is written after it was put there, and what is taken back is forgotten.
+type Record struct {
+	Schema     int            `json:"schema"`     // 1
+	Containers map[string]Put `json:"containers"` // by name
+}
+
+// Put is what was put into one container.
+type Put struct {
+	ID     string `json:"id"`     // of the container
+	SHA256 string `json:"sha256"` // of the library
+}
+
+const (
+	recordName   = "library.json"
+	recordSchema = 1
+	recordLimit  = 1 << 20 // bytes; each container has about 200
+)
+
+// ReadRecord reads what the modules' folder on the host has of it. Without one, or without the folder, it is empty.
+func ReadRecord(dir string) (Record, error) {
+	r := Record{Schema: recordSchema, Containers: map[string]Put{}}
+	root, err := os.OpenRoot(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err != nil {
+		return r, fmt.Errorf("cannot read which containers have the library: %w", err)
+	}
+	defer root.Close()
+	file, _, err := foreign.Open(root, recordName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	var data []byte
+	if err == nil {
+		defer file.Close()
+		data, err = io.ReadAll(io.LimitReader(file, recordLimit+1))
+	}
+	if err == nil && len(data) > recordLimit {
+		err = fmt.Errorf("it has more than %d bytes", recordLimit)
+	}
+	found := Record{}
+	if err == nil {
+		err = json.Unmarshal(data, &found)
+	}
+	if err == nil && found.Schema != recordSchema {
+		err = fmt.Errorf("it has schema %d, this program knows %d: update the collection", found.Schema, recordSchema)
+	}
+	if err != nil {
+		return r, fmt.Errorf("cannot read which containers have the library, %s: %w", filepath.Join(dir, recordName), err)
+	}
+	for name, put := range found.Containers {
+		r.Containers[name] = put
+	}
+	return r, nil
+}
+
+// WriteRecord replaces the record, so that after a power cut the former one is there or this one. One without containers is removed. The
+// folder has to be there, and only root's to write to.
+func WriteRecord(dir string, r Record) error {
+	if err := writeRecord(dir, r); err != nil {
+		return fmt.Errorf("cannot write down which containers have the library: %w", err)
+	}
+	return nil
+}
+
+func writeRecord(dir string, r Record) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if len(r.Containers) == 0 {
+		if err := root.Remove(recordName); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		return syncFolder(root)
+	}
+	r.Schema = recordSchema
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if len(data) >= recordLimit {
+		return fmt.Errorf("it would have %d bytes", len(data))
+	}
+	const part = recordName + ".part" // one of a run that was killed is in nobody's way: runs of the modules take turns
+	if err := root.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(append(data, '\n'))
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return errors.Join(err, root.Remove(part))
+	}
+	if err := root.Rename(part, recordName); err != nil {
+		return errors.Join(err, root.Remove(part))
+	}
+	return syncFolder(root)
+}
+
+func syncFolder(root *os.Root) error {
+	dir, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
