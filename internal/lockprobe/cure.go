@@ -10,7 +10,7 @@ const (
 	ensureCommand = "ansible -i INVENTORY HOST -b -m nfslock.kolla.rpcbind_ensure"
 	// run on the server: whether it reaches this host
 	callbackCommand = "rpcinfo -T tcp HOST 100024 && rpcinfo -T tcp HOST 100021"
-	fixCommand      = "ansible-playbook -i INVENTORY -l HOST nfslock.kolla.fix -e nfs_lock_fix_patch_set=FOLDER"
+	libraryCommand  = "ansible -i INVENTORY HOST -b -m nfslock.kolla.nfs_lock_fix -a method=library"
 )
 
 // cure is the smallest thing that helps against a verdict.
@@ -18,7 +18,7 @@ func (e Evidence) cure(v Verdict) Cure {
 	switch v {
 	case OK:
 		if e.libvirtRefuses() { // POSIX locks alone are refused
-			return Cure{Fix: FixLibvirt, Text: "QEMU gets its locks, and libvirt does not get its own, so that no guest starts: " + e.Libvirt.Remedy}
+			return e.forLibvirt("QEMU gets its locks, and libvirt does not get its own, so that no guest starts")
 		}
 		return Cure{Fix: FixNone, Text: "Nothing is to be done."}
 	case RPCBindMissing, StatdMissing, StatdDead:
@@ -51,29 +51,52 @@ const nfsv4 = "write vers=4.2 behind the share in /etc/kolla/config/nfs_shares (
 	"set nfs_mount_options = vers=4.2 in /etc/kolla/config/cinder/cinder-volume.conf for the backend and in /etc/kolla/config/nova/nova-compute.conf under [libvirt], " +
 	"run kolla-ansible reconfigure, and mount again: guests with volumes there are to be moved away first."
 
-// withoutLocks: QEMU's package is the last cure, and already there in some containers. For guests it is half of it where libvirt takes locks, too.
+// packagesWay is the other way than the library.
+const packagesWay = "The patched QEMU packages do the same for QEMU alone: nfslock.kolla.fix with -e nfs_lock_fix_patch_set=FOLDER."
+
+// forLibvirt is what helps where only libvirt's own lock is in the way: its settings, which a person changes, or the library.
+func (e Evidence) forLibvirt(why string) Cure {
+	if e.Library {
+		return Cure{
+			Fix: FixPatch, Command: libraryCommand,
+			Text: fmt.Sprintf("%s: the library is in %s, and its libvirt was started before it. The command restarts %s; guests that run go on.", why, e.Container, e.Container),
+		}
+	}
+	return Cure{
+		Fix: FixLibvirt, Command: libraryCommand,
+		Text: fmt.Sprintf("%s: %s Or put the library into %s, which the command does: libvirt then goes on where its lock is refused, and warns.", why, e.Libvirt.Remedy, e.Container),
+	}
+}
+
+// withoutLocks: to go on without locks is the last cure, and already there in some containers. For guests the packages are half of it where libvirt takes
+// locks, too.
 func (e Evidence) withoutLocks() Cure {
 	switch {
-	case e.QEMU == Patched && e.Variant == "fallback" && e.libvirtRefuses():
-		return Cure{Fix: FixLibvirt, Text: "The patched QEMU goes on without locks here and warns, but no guest starts: " + e.Libvirt.Remedy}
+	case e.QEMU == ByLibrary && e.libvirtRefuses():
+		return e.forLibvirt("With the library QEMU goes on without locks here and warns, but no guest starts")
+	case e.QEMU == Patched && (e.Library || e.Variant == "fallback") && e.libvirtRefuses():
+		return e.forLibvirt("The patched QEMU goes on without locks here and warns, but no guest starts")
+	case e.QEMU == ByLibrary || e.QEMU == Patched && e.Library:
+		return Cure{Fix: FixNone, Text: "Nothing more is to be done: with the library QEMU goes on without locks here and warns. Nothing keeps two writers of one image apart."}
 	case e.QEMU == Patched && e.Variant == "fallback":
 		return Cure{Fix: FixNone, Text: "Nothing more is to be done: the patched QEMU goes on without locks here and warns. Nothing keeps two writers of one image apart."}
 	case e.QEMU == Patched && e.Variant == "disable_ofd" && e.Probes.POSIX.Result == Granted:
 		return Cure{Fix: FixNone, Text: "Nothing more is to be done: QEMU has the classic edit and takes no OFD locks. Nothing keeps two writers of one image apart."}
 	case e.QEMU == Patched && e.Variant == "disable_ofd":
-		return Cure{Fix: FixPatch, Command: fixCommand, Text: "QEMU has the classic edit (disable_ofd): images open without locks, but to create and to convert one still takes a POSIX lock, which is refused here. Install a patch set of the variant fallback."}
+		return Cure{Fix: FixPatch, Command: libraryCommand, Text: "QEMU has the classic edit (disable_ofd): images open without locks, but to create and to convert one still takes a POSIX lock, which is refused here. Put the library there, which the command does, or install a patch set of the variant fallback."}
 	case e.QEMU == NoQEMU:
 		return Cure{Fix: FixNone, Text: fmt.Sprintf("Nothing is to be patched here, as no QEMU of kolla's is. Have the locks of the store (%s) mended if something else needs them.", e.FSType)}
 	}
+	const library = "put the library into the containers, which the command does: QEMU and libvirt then go on without locks where they are refused, and warn"
 	c := Cure{
-		Fix: FixPatch, Command: fixCommand,
-		Text: fmt.Sprintf("Have the locks of the store (%s) mended. Else install the patched QEMU, which goes on without locks where they are refused, and warns: nothing keeps two writers of one image apart then.", e.FSType),
+		Fix: FixPatch, Command: libraryCommand,
+		Text: fmt.Sprintf("Have the locks of the store (%s) mended. Else %s: nothing keeps two writers of one image apart then. %s", e.FSType, library, packagesWay),
 	}
 	if e.OutsideWell {
-		c.Text = fmt.Sprintf("Give %s another seccomp profile, which is the smaller cure, as the mount itself grants locks. Else install the patched QEMU, which goes on without locks where they are refused.", e.Container)
+		c.Text = fmt.Sprintf("Give %s another seccomp profile, which is the smaller cure, as the mount itself grants locks. Else %s. %s", e.Container, library, packagesWay)
 	}
 	if e.libvirtRefuses() {
-		c.Text += " For guests that is half of it: " + e.Libvirt.Remedy
+		c.Text += " For guests they are half of it: " + e.Libvirt.Remedy
 	}
 	return c
 }

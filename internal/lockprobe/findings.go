@@ -8,6 +8,7 @@ import (
 
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
 
@@ -37,6 +38,7 @@ func (r *Result) find(o Options, s seen, all []*trial) {
 	inUse := slices.ContainsFunc(all, func(t *trial) bool { return t.sights[0].mount.NeedsStatd() })
 	r.findServices(s, inUse, add)
 	r.findPatched(add)
+	r.findLibraries(add)
 	for _, m := range r.Mounts {
 		if m.Verdict == NolockMount {
 			add(NoLockOption, "%s is mounted with %s at %s %s", m.Source, readOptions(m.Options).local, m.Path, in(m.Container))
@@ -125,7 +127,8 @@ func (r *Result) well() bool {
 
 func (r *Result) findPatched(add adder) {
 	for _, p := range r.Packages {
-		if p.QEMU != Patched && p.QEMU != Mixed {
+		put := p.QEMU == ByLibrary && p.Library.State != preloaded.Bound // kolla itself puts a bound one into each container alike
+		if p.QEMU != Patched && p.QEMU != Mixed && !put {
 			continue
 		}
 		if p.Variant == "disable_ofd" {
@@ -133,7 +136,11 @@ func (r *Result) findPatched(add adder) {
 		}
 		mine := slices.DeleteFunc(slices.Clone(r.Mounts), func(m Mount) bool { return m.Container != p.Container })
 		if len(mine) > 0 && !slices.ContainsFunc(mine, func(m Mount) bool { return m.Verdict != OK || m.Probes.POSIX.Result == Refused }) {
-			add(PatchNotNeeded, "QEMU in %s is patched, and all locks there work: it needs no patch any more", p.Container)
+			what := "QEMU in %s is patched, and all locks there work: it needs no patch any more"
+			if put {
+				what = "%s has the library, and all locks there work: it does not need it any more"
+			}
+			add(PatchNotNeeded, what, p.Container)
 		}
 	}
 }

@@ -24,14 +24,14 @@ func (v *view) readLibvirt(db *deb.Database) {
 func (s seen) libvirtLocks() LibvirtLocks {
 	for _, v := range s.views {
 		if v.libvirt != nil {
-			return LibvirtLocks{Container: v.name, Locks: *v.libvirt}
+			return LibvirtLocks{Container: v.name, Covered: v.covered, Locks: *v.libvirt}
 		}
 	}
 	return LibvirtLocks{}
 }
 
 // guests tells whether a guest can start from an image on the mount: its QEMU has to get its OFD locks or go on without, and libvirt has to get
-// its POSIX lock or take none.
+// its POSIX lock, take none, or go on without.
 func (e Evidence) guests() Guests {
 	g := Guests{Missing: []string{}}
 	ofd, posix := e.Probes.OFD, e.Probes.POSIX
@@ -45,7 +45,7 @@ func (e Evidence) guests() Guests {
 		g.Start = StartsOpen
 		return g
 	}
-	if ofd.Result == Refused && e.QEMU != Patched {
+	if ofd.Result == Refused && !e.QEMU.unlocked() {
 		switch e.QEMU {
 		case Unknown:
 			g.Start = StartsOpen
@@ -59,8 +59,12 @@ func (e Evidence) guests() Guests {
 		}
 	}
 	qemu := len(g.Missing)
-	if posix.Result == Refused && e.Libvirt.OwnLocks {
-		g.Missing = append(g.Missing, fmt.Sprintf("%s, and it is refused here%s", e.Libvirt.Why(), inBrackets(posix.Errno)))
+	if posix.Result == Refused && e.Libvirt.OwnLocks && !e.Covered {
+		missing := fmt.Sprintf("%s, and it is refused here%s", e.Libvirt.Why(), inBrackets(posix.Errno))
+		if e.Library {
+			missing += fmt.Sprintf(": the library is there, and this libvirt was started before it: restart %s", e.Container)
+		}
+		g.Missing = append(g.Missing, missing)
 	}
 	switch {
 	case len(g.Missing) == 0:
@@ -76,7 +80,7 @@ func (e Evidence) guests() Guests {
 
 // libvirtRefuses tells whether libvirt itself would start no guest here, whatever QEMU does.
 func (e Evidence) libvirtRefuses() bool {
-	return e.Libvirt != nil && e.Libvirt.OwnLocks && e.Probes.POSIX.Result == Refused && !e.squashed()
+	return e.Libvirt != nil && e.Libvirt.OwnLocks && !e.Covered && e.Probes.POSIX.Result == Refused && !e.squashed()
 }
 
 // shared are the types of filesystem on which libvirt starts a guest without its own lock if root may not open the disk for writing, as where a
@@ -100,6 +104,9 @@ func (e Evidence) libvirtSettings() string {
 	text += ")"
 	if l.Detail != "" {
 		text += ": " + l.Detail
+	}
+	if e.Covered {
+		text += "; it has the library loaded, and goes on where that lock is refused"
 	}
 	return text
 }

@@ -30,17 +30,17 @@ func TestWhetherAGuestStarts(t *testing.T) {
 		asUser  string // the type of a filesystem on which root may not write, empty where root may
 	}{
 		{"locks work", fine, Stock, own, Starts, "", FixNone, "Nothing is to be done", ""},
-		{"stock, and libvirt locks", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "For guests that is half of it", ""},
+		{"stock, and libvirt locks", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "For guests they are half of it", ""},
 		{"patched in part", both, Mixed, own, StartsNot, "QEMU libvirt", FixPatch, "remember_owner = 0", ""},
 		{"patched, and libvirt locks", both, Patched, own, StartsNot, "libvirt", FixLibvirt, "replaces the template as a whole", ""},
 		{"patched, and libvirt does not", both, Patched, none, Starts, "", FixNone, "Nothing more is to be done", ""},
-		{"stock, and libvirt does not", both, Stock, none, StartsNot, "QEMU", FixPatch, "install the patched QEMU", ""},
+		{"stock, and libvirt does not", both, Stock, none, StartsNot, "QEMU", FixPatch, "put the library into the containers", ""},
 		{"libvirt gets its lock", onlyOFD, Patched, own, Starts, "", FixNone, "Nothing more is to be done", ""},
-		{"only libvirt's is refused", onlyPOSIX, Stock, own, StartsNot, "libvirt", FixLibvirt, "QEMU gets its locks", ""},
+		{"only libvirt's is refused", onlyPOSIX, Stock, own, StartsNot, "libvirt", FixLibvirt, "Or put the library into nova_libvirt", ""},
 		{"root is squashed, so that libvirt may go without", both, Patched, own, StartsOpen, "libvirt", FixNone, "Nothing more is to be done", "nfs"},
-		{"root is squashed, and QEMU is stock", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "install the patched QEMU", "nfs"},
-		{"root may not write on what is no shared filesystem for libvirt", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "For guests that is half of it", "fuse.store"},
-		{"a container without libvirt", both, Stock, nil, "", "", FixPatch, "install the patched QEMU", ""},
+		{"root is squashed, and QEMU is stock", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "put the library into the containers", "nfs"},
+		{"root may not write on what is no shared filesystem for libvirt", both, Stock, own, StartsNot, "QEMU libvirt", FixPatch, "For guests they are half of it", "fuse.store"},
+		{"a container without libvirt", both, Stock, nil, "", "", FixPatch, "put the library into the containers", ""},
 		{"nothing was tried", Probes{OFD: untried, POSIX: untried}, Stock, own, StartsOpen, "", FixLook, "", ""},
 		{"locks hang", Probes{OFD: Probe{Result: Hung}, POSIX: untried}, Patched, none, StartsNot, "return", FixServer, "", ""},
 	} {

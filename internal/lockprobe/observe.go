@@ -20,6 +20,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
+	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
 
@@ -50,6 +51,8 @@ type seen struct {
 	volumes      []volume
 	kept         map[string]baseline
 	keptError    error
+	put          preloaded.Record // which containers got the library
+	putError     error
 	config       config
 	stuck        []stuckProbe
 	otherServers []string // that have taken the lock manager's or the status monitor's place
@@ -72,6 +75,7 @@ type view struct {
 
 	architecture string         // dpkg's word
 	libvirt      *libvirt.Locks // of the container that runs guests, nil if it has no libvirt
+	covered      bool           // that libvirt runs, and has the library loaded
 }
 
 func (v *view) close() {
@@ -91,7 +95,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 		return nil
 	})
 	group.Go(func() (err error) {
-		s.processes, err = host.Processes(m.proc, append([]string{rpcbindName, statdName}, otherServers...)...)
+		s.processes, err = host.Processes(m.proc, slices.Concat([]string{rpcbindName, statdName}, otherServers, libvirtDaemons)...)
 		return err
 	})
 	group.Go(func() (err error) {
@@ -100,6 +104,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 	})
 	group.Go(func() error {
 		s.kept, s.keptError = readBaselines(m.dir)
+		s.put, s.putError = preloaded.ReadRecord(m.dir)
 		s.config = readConfig(o.ConfigDir)
 		s.config.fixed = readFstab(m.fstab)
 		s.volumes = readVolumes(m.proc)
@@ -129,7 +134,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 			s.names[id] = name
 		}
 		for _, name := range s.asked {
-			s.views = append(s.views, &view{name: name, row: Packages{Container: name, QEMU: Unknown, Installed: []QEMUPacket{}, StockEmulators: []string{}, Unpatched: []string{}, UnpatchedFurther: []string{}}})
+			s.views = append(s.views, &view{name: name, row: Packages{Container: name, QEMU: Unknown, Installed: []QEMUPacket{}, StockEmulators: []string{}, Unpatched: []string{}, UnpatchedFurther: []string{}, Library: Library{Others: []string{}}}})
 		}
 	}
 	if err := group.Wait(); err != nil {
@@ -149,6 +154,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 		s.answers.Statd = sunrpc.Unregistered
 	}
 	s.otherServers = findOtherServers(m.proc, s.processes, s.answers)
+	s.left = append(s.left, m.findCovered(ctx, &s)...)
 	return s, nil
 }
 
@@ -204,7 +210,7 @@ func (m *machine) look(ctx context.Context, v *view, kept baseline, guests []hos
 	if v.folder, err = v.root.Open("."); err != nil {
 		return fmt.Errorf("cannot open the files of %s: %w", v.name, err)
 	}
-	return v.readPackages(kept, guests)
+	return errors.Join(v.readLibrary(), v.readPackages(kept, guests))
 }
 
 // readStatus takes the user and whether system calls are filtered from /proc/PID/status: proc(5).

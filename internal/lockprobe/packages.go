@@ -117,7 +117,7 @@ func (v *view) readPackages(kept baseline, guests []host.Guest) error {
 	}
 	p.Distribution = strings.TrimSpace(d.ID + " " + d.Release)
 	if !d.UsesDpkg() {
-		return fmt.Errorf("cannot tell which QEMU %s has: it is no Debian or Ubuntu", p.Container)
+		return v.readOther()
 	}
 	db, err := deb.OpenDatabase(v.root)
 	if err != nil {
@@ -158,6 +158,9 @@ func (v *view) readPackages(kept baseline, guests []host.Guest) error {
 		found = append(found, l)
 	}
 	whatCounts(found).tell(p)
+	if p.Library.active() && (p.QEMU == Stock || p.QEMU == Mixed) {
+		p.QEMU = ByLibrary
+	}
 	return nil
 }
 
@@ -301,15 +304,17 @@ func containsText(r io.Reader, text string) (bool, error) {
 	}
 }
 
+// runAgain is the way out of drift.
+const runAgain = "run nfslock.kolla.fix again, if it is still needed"
+
 // drift compares a container with what the last run of nfs_lock_fix made of it: by the packages that it replaced, whatever else is installed.
 func drift(name string, kept baseline, now *Packages) (Drift, bool) {
-	again := "run nfslock.kolla.fix again, if it is still needed"
-	d := Drift{Container: name, Was: kept.ID, Message: again}
+	d := Drift{Container: name, What: "packages", Was: kept.ID, Message: runAgain}
 	switch {
 	case now == nil:
 		d.Kind, d.Counts, d.Message = Gone, true, "there is no such container now; the packages from before are kept until nfs_lock_fix has state absent"
 		return d, true
-	case now.QEMU == Unknown || now.State != "running":
+	case now.QEMU == Unknown || now.QEMU == ByLibrary || now.State != "running": // what the library does needs no patch
 		return d, false
 	}
 	found := false
@@ -320,23 +325,23 @@ func drift(name string, kept baseline, now *Packages) (Drift, bool) {
 				continue
 			}
 			found, d.Counts = true, counts
-			d.tell(name, again, kept, now, k.Name, k.Version, have.Version)
+			d.tell(name, kept, now, k.Name, k.Version, have.Version)
 		}
 	}
 	return d, found
 }
 
 // tell says how a package is stock again.
-func (d *Drift) tell(name, again string, kept baseline, now *Packages, lost, was, is string) {
+func (d *Drift) tell(name string, kept baseline, now *Packages, lost, was, is string) {
 	if now.ID != kept.ID {
 		d.Kind, d.Is = Recreated, now.ID
-		d.Message = fmt.Sprintf("%s was recreated and has lost the patch: %s", name, again)
+		d.Message = fmt.Sprintf("%s was recreated and has lost the patch: %s", name, runAgain)
 		return
 	}
 	d.Kind, d.Was, d.Is = Lost, lost+" "+was+kept.Suffix, lost+" "+is
-	d.Message = fmt.Sprintf("%s has the stock %s again: %s", name, lost, again)
+	d.Message = fmt.Sprintf("%s has the stock %s again: %s", name, lost, runAgain)
 	if order, err := deb.CompareVersions(is, was+kept.Suffix); err == nil && order > 0 {
 		d.Kind = Superseded
-		d.Message = fmt.Sprintf("a later %s of the distribution replaced the patched one in %s: build a patch set from it, and %s", lost, name, again)
+		d.Message = fmt.Sprintf("a later %s of the distribution replaced the patched one in %s: build a patch set from it, and %s", lost, name, runAgain)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/preload"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 	imageSize      = "1M"
 )
 
-// unlockedWarning is of the patched QEMU's warning: see docs/locks.md.
+// unlockedWarning is of the patched QEMU's warning, and the library's: see docs/locks.md.
 const unlockedWarning = "going on WITHOUT a lock"
 
 // prove lets the containers' own qemu-img make images, and tests the health of nova_libvirt meanwhile.
@@ -198,7 +199,8 @@ func (p *proof) run(ctx context.Context, m *machine, user string, limit time.Dur
 		{StepConvert, []string{"convert", "-f", "qcow2", "-O", "qcow2", first, second}},
 	} {
 		seconds := strconv.Itoa(int(limit / time.Second))
-		c := engine.Command{Args: append([]string{"timeout", "-s", "KILL", seconds, "qemu-img"}, step.args...), User: user}
+		// The engine's answer comes through a pipe, into which the library says nothing unasked.
+		c := engine.Command{Args: append([]string{"timeout", "-s", "KILL", seconds, "qemu-img"}, step.args...), User: user, Env: []string{preload.WarnVariable + "=1"}}
 		began := time.Now()
 		stepping, cancel := context.WithTimeout(ctx, limit+proofGrace)
 		out, err := m.engine.Exec(stepping, p.sight.view.ID, c)

@@ -16,6 +16,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine/enginetest"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
+	"github.com/nfslock/ansible-collection-kolla/preload"
 )
 
 // house is a host with containers whose root is a folder of the test's, and which see one mount of NFS there.
@@ -111,6 +112,9 @@ func carrier(t *testing.T, h **house, name string, do func(call) int) enginetest
 		if len(a) < 10 || strings.Join(a[:3], " ") != "timeout -s KILL" || a[4] != "qemu-img" || !strings.HasPrefix(a[9], "/") && !strings.HasPrefix(a[10], "/") {
 			t.Errorf("it was told to run %q", a)
 			return 1
+		}
+		if !slices.Contains(p.Env, preload.WarnVariable+"=1") {
+			t.Errorf("the library would not warn: %q", p.Env)
 		}
 		image := a[9]
 		if a[5] == "convert" {

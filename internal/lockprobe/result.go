@@ -3,6 +3,7 @@ package lockprobe
 import (
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
+	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 )
 
 // Result is what a run reports. Changed is always false. No list is ever null.
@@ -120,7 +121,7 @@ const (
 	FixRPCBind Fix = "rpcbind_ensure" // rpcbind and rpc.statd on this host: the module of that name
 	FixNFSv4   Fix = "nfsv4"          // mount options
 	FixServer  Fix = "server"         // the NFS server, or the network to it
-	FixPatch   Fix = "patch"          // the patched QEMU packages: the module nfs_lock_fix
+	FixPatch   Fix = "patch"          // the library, or the patched QEMU packages: the module nfs_lock_fix
 	FixLibvirt Fix = "libvirt"        // libvirt's own settings, which kolla-ansible writes
 	FixHolder  Fix = "holder"         // whoever holds the lock
 	FixLook    Fix = "look"           // nothing can be said before what Reason names is cleared up
@@ -142,20 +143,33 @@ type Packages struct {
 	UnpatchedFurther []string `json:"unpatched_further"`
 	// StockEmulators are emulators without the patch that the container's own work does not use, so that they count for nothing: "arm", "ppc".
 	StockEmulators []string `json:"stock_emulators"`
+	Library        Library  `json:"library"` // the preloaded one, which does what the patch does, whatever the packages are
 	Seccomp        string   `json:"seccomp"` // "none", "default" or "custom"
 	Error          string   `json:"error"`   // why it could not be looked at, wholly or in part
 }
+
+// Library is what of the preloaded library is in a container.
+type Library struct {
+	State   preloaded.State `json:"state"`   // empty where it could not be looked at
+	SHA256  string          `json:"sha256"`  // of the file, for intrusion detection; empty without one
+	Current bool            `json:"current"` // it is the build of this program
+	Others  []string        `json:"others"`  // what else /etc/ld.so.preload names
+}
+
+// active tells whether programs that start in the container have it.
+func (l Library) active() bool { return preloaded.Seen{State: l.State}.Active() }
 
 // QEMU is what a container's QEMU packages come to, by the programs that its own work uses.
 type QEMU string
 
 // What QEMU packages can be.
 const (
-	Stock   QEMU = "stock"
-	Patched QEMU = "patched"
-	Mixed   QEMU = "mixed"   // some of those that count are patched, or a program is not its package's
-	NoQEMU  QEMU = "none"    // none is installed
-	Unknown QEMU = "unknown" // see Error
+	Stock     QEMU = "stock"
+	Patched   QEMU = "patched"
+	Mixed     QEMU = "mixed"   // some of those that count are patched, or a program is not its package's
+	ByLibrary QEMU = "library" // not all of those that count are patched, and the preloaded library does it
+	NoQEMU    QEMU = "none"    // none is installed
+	Unknown   QEMU = "unknown" // see Error
 )
 
 // QEMUPacket is one installed package that is built from QEMU's source.
@@ -166,7 +180,10 @@ type QEMUPacket struct {
 	Held    bool   `json:"held"` // apt was told to keep it
 }
 
-// Guest is a running guest whose program is not the one in its container.
+// unlocked tells whether QEMU goes on where locks are refused.
+func (q QEMU) unlocked() bool { return q == Patched || q == ByLibrary }
+
+// Guest is a running guest whose program is not the one in its container, or which has not the library that is there.
 type Guest struct {
 	PID    int    `json:"pid"`
 	Guest  string `json:"guest"`  // its name, as libvirt knows it
@@ -177,6 +194,7 @@ type Guest struct {
 // Drift is a container that is not as the last run of nfs_lock_fix left it.
 type Drift struct {
 	Container string    `json:"container"`
+	What      string    `json:"what"` // "packages" or "library"
 	Kind      DriftKind `json:"kind"`
 	Was       string    `json:"was"` // the id, or the package and version
 	Is        string    `json:"is"`
@@ -189,8 +207,8 @@ type DriftKind string
 
 // Drifts.
 const (
-	Recreated  DriftKind = "recreated"  // another container of that name, without the patch
-	Lost       DriftKind = "lost"       // the same container, without the patch
+	Recreated  DriftKind = "recreated"  // another container of that name, without the patch or the library
+	Lost       DriftKind = "lost"       // the same container, without it
 	Superseded DriftKind = "superseded" // a later version of the distribution's replaced the patched one
 	Gone       DriftKind = "gone"       // there is no such container now
 )
@@ -227,7 +245,9 @@ const (
 	StrayStatd      FindingKind = "stray_statd"       // a statd in a container that mounts: it dies with it
 	NoRestartStatd  FindingKind = "statd_dead"        // statd does not answer, though some locks still work
 	SeccompRefuses  FindingKind = "seccomp_refuses"   // the container's profile refuses what the mount grants
-	PatchNotNeeded  FindingKind = "patch_not_needed"  // patched, and every lock works
+	PatchNotNeeded  FindingKind = "patch_not_needed"  // patched, or with the library in its layer, and every lock works
+	LibraryDiffers  FindingKind = "library_differs"   // the library in a container is another build than this program's
+	LibraryBroken   FindingKind = "library_broken"    // /etc/ld.so.preload names it, and no program can load it
 	ClassicVariant  FindingKind = "disable_ofd"       // the classic edit: QEMU's own locking is off
 	NoLockManager   FindingKind = "no_lock_manager"   // the kernel's lock manager is not registered
 	UnseenMount     FindingKind = "unseen_mount"      // the kernel has an NFS filesystem open that nobody here sees
@@ -262,7 +282,7 @@ type Proof struct {
 	Path      string      `json:"path"`
 	Result    ProofResult `json:"result"`
 	Step      ProofStep   `json:"step"`     // at which it did not go on; empty if it works, or if qemu-img was never run
-	Unlocked  bool        `json:"unlocked"` // it warned that it goes on without a lock, as the patched one does
+	Unlocked  bool        `json:"unlocked"` // it warned that it goes on without a lock, as the patched one does, and any with the library
 	Detail    string      `json:"detail"`   // the end of what it printed, or why it was not tried
 	MS        float64     `json:"ms"`       // both steps, with the engine's time
 }
@@ -299,6 +319,7 @@ type Libvirt struct {
 // LibvirtLocks are the locks that libvirt takes by itself, and by which settings.
 type LibvirtLocks struct {
 	Container string `json:"container"` // empty where no libvirt was looked at
+	Covered   bool   `json:"covered"`   // its daemon has the preloaded library loaded, so that a lock of its own that is refused keeps no guest from starting
 	libvirt.Locks
 }
 

@@ -1,6 +1,7 @@
 package lockprobe
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -104,7 +105,7 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 	r.RPCBind = s.service(rpcbindName, s.answers.RPCBind, s.answers.RPCBindMS, s.answers.RPCDetail)
 	r.Statd = s.service(statdName, s.answers.Statd, s.answers.StatdMS, s.answers.StatdInfo)
 	r.Libvirt.Locks = s.libvirtLocks()
-	m.guests(s, r)
+	m.guests(ctx, s, r)
 	r.drift(s)
 	r.find(o, s, all)
 	r.sumUp(s)
@@ -193,7 +194,7 @@ func (t *trial) row(i int, s seen, servers map[string]*sunrpc.ServerAnswers, wat
 		NeedsStatd: mount.NeedsStatd(), Nolock: nolock(mount), Image: t.attempt.Image,
 		Probes: t.attempt.Probes, Problem: t.attempt.Problem, Hangs: t.attempt.Hangs, Stuck: t.stuck, As: t.attempt.As,
 		Services: s.answers, Watched: watched[serverOf(mount)], Server: servers[serverOf(mount)], QEMU: sight.view.row.QEMU, Variant: sight.view.row.Variant,
-		Libvirt: sight.view.libvirt, Virsh: s.virsh,
+		Unpatched: sight.view.row.Unpatched, Library: sight.view.row.Library.active(), Libvirt: sight.view.libvirt, Covered: sight.view.covered, Virsh: s.virsh,
 	}
 	if e.Server != nil && !t.fails() {
 		e.Server = nil
@@ -250,8 +251,8 @@ func (s seen) service(name string, c sunrpc.Condition, ms float64, detail string
 	return v
 }
 
-// guests counts those that run, and looks for those of nova_libvirt that run another program than the one that is there now.
-func (m *machine) guests(s seen, r *Result) {
+// guests counts those that run, and looks for those of nova_libvirt that run another program than the one that is there now, or without the library.
+func (m *machine) guests(ctx context.Context, s seen, r *Result) {
 	if s.guestsError != nil {
 		r.Warnings = append(r.Warnings, fmt.Sprintf("cannot tell how many guests run: %v", s.guestsError))
 		return
@@ -262,17 +263,31 @@ func (m *machine) guests(s seen, r *Result) {
 	if v == nil {
 		return
 	}
+	var stale, without []host.Guest
 	var err error
 	if len(found) > 0 {
-		found, err = host.Stale(found, v.root)
+		stale, err = host.Stale(found, v.root)
 	}
 	if err != nil {
 		r.Warnings = append(r.Warnings, fmt.Sprintf("cannot tell which guests still run an old program: %v", err))
 		return
 	}
+	if v.row.QEMU == ByLibrary {
+		if without, err = m.without(ctx, found); err != nil {
+			r.Warnings = append(r.Warnings, fmt.Sprintf("cannot tell of each guest whether it has the library: %v", err))
+		}
+	}
 	for _, g := range found {
+		advice := "hard reboot or live-migrate it: "
+		switch {
+		case slices.Contains(stale, g):
+			advice += "it runs a QEMU that was replaced"
+		case slices.Contains(without, g):
+			advice += "it was started before the library was there, and runs without it"
+		default:
+			continue
+		}
 		n := imageLocks(locksOf(m.proc, g.PID))
-		advice := "hard reboot or live-migrate it: it runs a QEMU that was replaced"
 		if n == 0 {
 			advice += ", and holds no image locks"
 		}
@@ -298,6 +313,17 @@ func (r *Result) drift(s seen) {
 			r.Drift = append(r.Drift, d)
 		}
 	}
+	if s.putError != nil {
+		r.Warnings = append(r.Warnings, s.putError.Error())
+	}
+	for _, p := range r.Packages {
+		if put, ok := s.put.Containers[p.Container]; ok {
+			if d, ok := lostLibrary(put, p); ok {
+				r.Drift = append(r.Drift, d)
+			}
+		}
+	}
+	slices.SortStableFunc(r.Drift, func(a, b Drift) int { return cmp.Compare(a.Container, b.Container) })
 }
 
 func (s seen) exists(name string) bool {

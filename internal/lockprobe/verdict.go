@@ -72,7 +72,9 @@ type Evidence struct {
 	QEMU        QEMU                  // of the container
 	Variant     string
 	Unpatched   []string       // packages that count and are stock
+	Library     bool           // programs that start in the container have the preloaded library
 	Libvirt     *libvirt.Locks // of the container that runs guests, else nil
+	Covered     bool           // that libvirt has the library loaded
 	Inside      bool           // the locks were tried inside, because of the container's own seccomp profile
 	OutsideWell bool           // … and outside they are granted
 	Holders     []Holder
@@ -302,7 +304,7 @@ func (e Evidence) lines() []string {
 	for _, h := range e.Holders {
 		add("%s has %s locks on bytes %s", h, h.Kind, h.Bytes)
 	}
-	if e.QEMU == Patched || e.QEMU == Mixed {
+	if e.QEMU == Patched || e.QEMU == Mixed || e.QEMU == ByLibrary {
 		add("QEMU in %s: %s%s", e.Container, e.QEMU, inBrackets(e.Variant))
 	}
 	if e.Libvirt != nil && e.Probes.POSIX.Result == Refused {
