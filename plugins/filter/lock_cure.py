@@ -42,7 +42,7 @@ options:
     type: bool
     default: true
   given:
-    description: Whether there is a patch set. Without one what needs it is left to a person.
+    description: Whether there is a patch set. Without one what needs it is left to a person, or gets the library.
     type: bool
     default: true
   before:
@@ -52,6 +52,11 @@ options:
     description: Whether an earlier run left nova-compute disabled on the host.
     type: bool
     default: false
+  method:
+    description: How QEMU is to go on without locks. C(auto) is the library unless there is a patch set.
+    type: str
+    choices: [auto, library, packages]
+    default: auto
 """
 
 EXAMPLES = r"""
@@ -63,16 +68,16 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description:
-    - C(rpcbind) and C(patch), what is to be done, each with C(…_why); C(guests), whether locks are refused to guests, too.
+    - C(method), by which of both ways. C(rpcbind) and C(patch), what is to be done, each with C(…_why); C(guests), whether locks are refused to guests, too.
     - C(left) and C(look), what a person has to see to; C(known), what of it failed before anything was changed; C(todo) and C(say).
     - C(needs), all that is not as it should be, whether a module mends it or a person; empty if the host needs nothing.
   type: dict
 """
 
 
-def lock_cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, runs_guests=True, given=True, before=None, disabled=False):
+def lock_cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, runs_guests=True, given=True, before=None, disabled=False, method="auto"):
     wants = {"mounts_nfs": mounts_nfs, "runs_guests": runs_guests, "given": given, "disabled": disabled}
-    return inert(cure(info, whole, str(patch), str(rpcbind), before=before, **{name: boolean(value) for name, value in wants.items()}))
+    return inert(cure(info, whole, str(patch), str(rpcbind), before=before, method=str(method), **{name: boolean(value) for name, value in wants.items()}))
 
 
 class FilterModule:

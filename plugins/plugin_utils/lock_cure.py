@@ -1,6 +1,6 @@
 """What is to be done about file locks on each host: from results of nfs_lock_info, without input or output.
 
-The order is always the same: rpcbind and rpc.statd first, the patched QEMU only for what is refused all the same, and nothing at all
+The order is always the same: rpcbind and rpc.statd first, the library or the patched QEMU only for what is refused all the same, and nothing at all
 where the cause lies with the server, the network or a mount option. Results come from hosts and need not have the shape that the module
 documents.
 """
@@ -59,8 +59,24 @@ def looked_at(info):
 
 
 def qemu_of(info):
-    """What each container's QEMU is: {container: stock, patched, mixed, none or unknown}."""
+    """What each container's QEMU is: {container: stock, patched, mixed, library, none or unknown}."""
     return {text(row, "container"): text(row, "qemu") for row in rows_of(info, "packages")}
+
+
+def library_of(info):
+    """The state of the library in each container that was looked at: {container: none, installed, bound, old, unlisted or broken}."""
+    states = {text(row, "container"): text(row_of(row, "library"), "state") for row in rows_of(info, "packages")}
+    return {name: state for name, state in states.items() if state}
+
+
+# States of the library with which programs that start have it.
+ACTIVE = ("installed", "bound", "old")
+
+
+def bare(info):
+    """Containers in which QEMU fails where a lock is refused: also of rpm distributions, whose packages are not known, and which have no library."""
+    library = library_of(info)
+    return [name for name, qemu in qemu_of(info).items() if qemu in ("stock", "mixed") or qemu == "unknown" and library.get(name, "bound") not in ACTIVE]
 
 
 # What an engine takes for a container's name. Another one, which a host could make up, is never handed to a module.
@@ -119,18 +135,24 @@ def locks_of(info):
     return row_of(row_of(info, "libvirt"), "locks")
 
 
-def cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, runs_guests=True, given=True, before=None, disabled=False):
+def cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, runs_guests=True, given=True, before=None, disabled=False, method="auto"):
     """What is to be done on one host. info is its result of nfs_lock_info, whole what fleet() returned.
 
     patch and rpcbind are what the user wants; mounts_nfs tells whether the host is one that mounts NFS for guests or volumes, runs_guests whether
     nova_libvirt is to run there, given whether there is a patch set, before is the last plan of this run, of which the first was made before anything
-    was changed, disabled whether an earlier run left nova-compute disabled. Returns rpcbind (whether to run rpcbind_ensure) with rpcbind_why, patch
+    was changed, disabled whether an earlier run left nova-compute disabled, method how QEMU is to go on without locks: library, packages, or auto, which is
+    the library unless there is a patch set. Returns method (library or packages), rpcbind (whether to run rpcbind_ensure) with rpcbind_why, patch
     (names of containers) with patch_why, guests (whether locks are refused to guests, too), left (what fails and needs a person), known (those of the
     mounts among it that failed before anything was changed), look (what does not fail and wants to be known), needs (all that is not as it should be,
     whoever mends it), idle (containers that did not run before anything was changed, and whether one of them is missed), todo (whether a module has
     something to do) and say (all of it in lines).
     """
-    plan = {"rpcbind": False, "rpcbind_why": "", "patch": [], "patch_why": "", "guests": False, "left": [], "known": [], "look": [], "needs": [], "idle": {}}
+    if method == "auto":
+        method = "packages" if given else "library"
+    plan = {
+        "method": method, "rpcbind": False, "rpcbind_why": "", "patch": [], "patch_why": "", "guests": False,
+        "left": [], "known": [], "look": [], "needs": [], "idle": {},
+    }
     if looked_at(info):
         fill(plan, info, whole, patch, rpcbind, mounts_nfs, given, before)
         fill_idle(plan, info, runs_guests and bool(plan["needs"] or whole["refused"] or patch == "always"), before)
@@ -146,12 +168,16 @@ def cure(info, whole, patch="needed", rpcbind="auto", mounts_nfs=True, runs_gues
     return plan
 
 
+# How QEMU is made to go on without locks, and what people call it.
+WAYS = {"library": "the library", "packages": "the patched QEMU"}
+
+
 def sentences(plan):
     lines = []
     if plan["rpcbind"]:
         lines.append(f"rpcbind_ensure: {plan['rpcbind_why']}")
     if plan["patch"]:
-        lines.append(f"the patched QEMU: {plan['patch_why']}")
+        lines.append(f"{WAYS[plan['method']]}: {plan['patch_why']}")
     lines += [f"by hand: {sentence}" for sentence in plan["left"]]
     return lines + [f"to be known: {sentence}" for sentence in plan["look"]]
 
@@ -168,10 +194,12 @@ def fill(plan, info, whole, patch, rpcbind, mounts_nfs, given, before):
     if plan["rpcbind"]:
         plan["needs"].append(f"rpcbind_ensure: {plan['rpcbind_why']}")
 
-    packages = qemu_of(info)
     if patch != "never":
-        fill_patch(plan, info, whole, patch, given)
-        fill_further(plan, info, before)
+        if plan["method"] == "library":
+            fill_library(plan, info, whole, patch)
+        else:
+            fill_patch(plan, info, whole, patch, given)
+            fill_further(plan, info, before)
         fill_libvirt(plan, info, whole)
     fill_left(plan, info)
     if asked and not plan["rpcbind"] and not plan["left"]:
@@ -181,12 +209,13 @@ def fill(plan, info, whole, patch, rpcbind, mounts_nfs, given, before):
         if text(row, "kind") == "seccomp_refuses":  # the patch helps, and is not the smallest cure
             plan["look"].append(text(row, "message"))
     unseen = whole["unseen"]
-    if patch != "never" and unseen and any(packages.get(name) in ("stock", "mixed") for name in FOR_GUESTS):
+    if patch != "never" and unseen and any(name in bare(info) for name in FOR_GUESTS):
         plan["look"].append(f"volumes of {some(unseen)} may refuse locks to guests: not looked at")
     if patch == "never":
         plan["look"] += [f"{name}: {sentence}" for name, sentence in lost_patch(info).items()]
     plan["look"] += [f"{text(row, 'container')}: {text(row, 'message')}" for row in rows_of(info, "drift") if text(row, "kind") not in LOST]
     plan["look"] += unused_drift(info)
+    plan["look"] += [f"{name}: {BROKEN}" for name, state in library_of(info).items() if state == "broken" and name not in plan["patch"]]
     plan["look"] += stock_emulators(info) + unjudged(info) + stale(info)
 
 
@@ -223,13 +252,15 @@ def stale(info):
 
 
 def lost_patch(info):
-    """{container: sentence} of those that were patched and are stock again."""
-    said, packages = {}, qemu_of(info)
+    """{container: sentence} of those that were patched, or had the library, and are stock again."""
+    said, without = {}, bare(info)
     for row in rows_of(info, "drift"):
         name, kind, now = text(row, "container"), text(row, "kind"), text(row, "is")
-        if not loses(row) or packages.get(name) not in ("stock", "mixed"):
+        if not loses(row) or name not in without:
             continue
-        if kind == "recreated":
+        if text(row, "what") == "library":
+            said[name] = "it was recreated and has lost the library" if kind == "recreated" else "it had the library and has it no more"
+        elif kind == "recreated":
             said[name] = "it was recreated and has lost the patch"
         elif kind == "lost":
             said[name] = f"it was patched and has {now} again"
@@ -287,6 +318,59 @@ def fill_patch(plan, info, whole, patch, given):
             plan["look"].append(f"{name} is patched in part")
 
 
+# What a list says that names a library which no program can load.
+BROKEN = "/etc/ld.so.preload there names a library that no program can load, so that each one complains on stderr, which Glance takes for a failure"
+
+
+def fill_library(plan, info, whole, patch):
+    """Containers that get the library, and why.
+
+    One that has it, in this build or by kolla's volumes, needs nothing. One that is patched needs it for libvirt only.
+    """
+    packages, library, lost, without = qemu_of(info), library_of(info), lost_patch(info), bare(info)
+    refused, expected, starts = {}, {}, started(info)
+    for mount in mounts_of(info):
+        name, fix = text(mount, "container"), text(mount, "recommended_fix")
+        if fix == "patch" or fix == "libvirt" and place_of(mount) not in starts:
+            refused.setdefault(name, f"{text(mount, 'verdict') if fix == 'patch' else 'the lock of libvirt itself is refused'} at {text(mount, 'path')}")
+    for source, where in whole["refused"].items():
+        for name in FOR_GUESTS:
+            if name in without:
+                expected.setdefault(name, f"guests will use {source}, whose locks are refused ({where})")
+        tried = [text(mount, "source") for mount in mounts_of(info) if text(mount, "container") == LIBVIRT and text(mount, "verdict") != "unknown"]
+        if packages.get(LIBVIRT) in ("patched", "library") and refusing(info) and source not in [*tried, *whole["squashed"]]:
+            expected.setdefault(LIBVIRT, f"guests will use {source}, which refuses libvirt's own lock, too ({where})")
+
+    plan["guests"] = LIBVIRT in refused or LIBVIRT in expected
+    broken = {name: BROKEN for name, state in library.items() if state == "broken"}
+    if patch == "always":
+        away = stopped(info)
+        names = [name for name, qemu in packages.items() if qemu not in ("none", "patched", "library") and not (qemu == "unknown" and name in away)]
+        asked = dict.fromkeys(names, "asked for")
+        needed = joined({**expected, **refused, **asked}, broken)
+    else:
+        needed = joined({**expected, **refused}, lost, broken)
+    kept = {name: "it has another build of the library" for name, state in library.items() if state == "old"}
+    why = {**kept, **needed}
+    bound = [name for name, state in library.items() if state == "bound" and name != LIBVIRT]  # kolla keeps it there; only libvirt may have to be restarted
+    plan["patch"] = [name for name in carriers(info) if name in why and name not in bound]
+    plan["patch_why"] = "; ".join(f"{name}: {why[name]}" for name in plan["patch"])
+    if patch == "always" and {why[name] for name in plan["patch"]} == {"asked for"}:
+        plan["patch_why"] = "asked for"
+    plan["needs"] += [f"the library: {name}: {why[name]}" for name in plan["patch"] if name in needed]
+    plan["look"] += [f"{name} is patched in part" for name in carriers(info) if packages.get(name) == "mixed" and name not in plan["patch"]]
+
+
+def refusing(info):
+    """Whether libvirt takes a lock of its own on each disk, and starts no guest where that is refused."""
+    return flag(locks_of(info), "own_locks") and not flag(locks_of(info), "covered")
+
+
+def covers(plan):
+    """Whether the plan brings the library to libvirt, so that no lock of its own is left to a person."""
+    return text(plan, "method") == "library" and LIBVIRT in plan.get("patch", [])
+
+
 def joined(*found):
     """{container: all its reasons in one}."""
     reasons = {}
@@ -320,7 +404,7 @@ def libvirt_misses(mount):
 
 def fill_libvirt(plan, info, whole):
     """libvirt's own lock, where the plan is for QEMU's, or volumes are not mounted yet. Where it alone is refused, a mount has a sentence of its own."""
-    if qemu_of(info).get(LIBVIRT, "none") in ("none", "unknown"):
+    if qemu_of(info).get(LIBVIRT, "none") in ("none", "unknown") or covers(plan) or flag(locks_of(info), "covered"):
         return
     mounts = [mount for mount in mounts_of(info) if text(mount, "container") == LIBVIRT]
     starts = started(info)
@@ -380,7 +464,8 @@ def fill_left(plan, info):
     for mount in mounts_of(info):
         fix = text(mount, "recommended_fix")
         ours = fix == "rpcbind_ensure" and plan["rpcbind"] or fix == "patch" and text(mount, "container") in plan["patch"]
-        if ours:
+        covered = covers(plan) and text(mount, "container") == LIBVIRT and fix in ("", "none", "libvirt")
+        if ours or covered:
             continue
         seen = place_of(mount) in starts
         if fix == "libvirt" and seen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import FOR_GUESTS, fleet, inert, locks_of, looked_at, qemu_of, some
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import FOR_GUESTS, bare, fleet, inert, looked_at, refusing, some
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import flag, natural, row_of, text
 
 # Words for what became of a host. These fail it.
@@ -45,12 +45,11 @@ def joined(sentences):
 def later(known, now, word, sentence):
     """The same outcome, or left: a store may be known to refuse locks only since its own host was cured. now is what fleet() returns at the end."""
     info, before = row_of(known, "nfs_lock_info_result"), row_of(row_of(known, "nfs_lock_cure_fleet"), "refused")
-    qemu = qemu_of(info)
-    stock = any(qemu.get(name) in ("stock", "mixed") for name in FOR_GUESTS)
+    stock = any(name in bare(info) for name in FOR_GUESTS)
     new = [
         f"{source} ({where})"
         for source, where in now["refused"].items()
-        if inert(source) not in before and (stock or flag(locks_of(info), "own_locks") and source not in now["squashed"])
+        if inert(source) not in before and (stock or refusing(info) and source not in now["squashed"])
     ]
     if word not in ("nothing", "done") or not new:
         return word, sentence

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import (
     FAILING,
+    ACTIVE,
     LIBVIRT,
     both_answer,
+    covers,
     further,
     guest_of,
     inert,
+    library_of,
     libvirt_misses,
     looked_at,
     mounts_of,
@@ -35,21 +38,25 @@ def proof(info, plan):
     known = plan.get("known", [])
     expected = {place_of(mount) for mount in mounts_of(info) if inert(name_of(mount)) in known}
     by_images, against = images(info, expected)
-    by_guests, against_guests = guests(info, expected)
+    by_guests, against_guests = guests(info, expected, covers(plan))
     against += against_guests
 
     # A mount where nothing could be tried has a verdict all the same. What libvirt alone refuses is left to a person, and so are guests of other architectures.
     others = further(info)
     for mount in mounts_of(info):
         fix = text(mount, "recommended_fix")
-        left = fix == "libvirt" or fix == "patch" and text(mount, "container") == LIBVIRT and others
+        left = fix == "libvirt" and not covers(plan) or fix == "patch" and text(mount, "container") == LIBVIRT and others
         fails = text(mount, "verdict") in FAILING and wants_cure(mount) and not left
         if fails and inert(name_of(mount)) not in known and sentence_of(mount) not in against:
             against.append(sentence_of(mount))
 
     against += against_libvirt(info, plan)
-    qemu = qemu_of(info)
+    qemu, library = qemu_of(info), library_of(info)
     patch = [name for name in plan.get("patch", []) if isinstance(name, str)]
+    if text(plan, "method") == "library":
+        against += [f"{name} has not the library: {library.get(name) or 'it is not there'}" for name in patch if library.get(name) not in ACTIVE]
+        done = ["the library: " + ", ".join(patch)] if patch else []
+        return {"against": against, "say": "; ".join(services(info) + done + by_images + by_guests)}
     against += [f"{name} has no patched QEMU: {qemu.get(name) or 'it is not there'}" for name in patch if qemu.get(name) not in ("patched", "mixed")]
     part = [name for name in patch if qemu.get(name) == "mixed"]
     if LIBVIRT in part and flag(plan, "guests") and counts_programs(info, LIBVIRT) and not others:
@@ -58,12 +65,16 @@ def proof(info, plan):
             "the patch set lacks it: build one with qemu_patched_build_profile=host"
         )
 
-    said = ["rpcbind and rpc.statd answer"] if both_answer(info) else []
+    said = services(info)
     if patch:
         said.append("patched: " + ", ".join(patch))
     if part:
         said.append(f"in part: {', '.join(part)}, where the set does not hold each program that counts")
     return {"against": against, "say": "; ".join(said + by_images + by_guests)}
+
+
+def services(info):
+    return ["rpcbind and rpc.statd answer"] if both_answer(info) else []
 
 
 def where_of(row):
@@ -97,11 +108,11 @@ def images(info, expected):
     return said or ["there was no mount to try qemu-img on"], against
 
 
-def guests(info, expected):
-    """The same of guests that libvirt started."""
+def guests(info, expected, covered):
+    """The same of guests that libvirt started. covered tells whether libvirt's own lock is no reason not to."""
     # Where locks tell that none can start, the plan says what is missing. The guest that is tried is one of the host's architecture.
     others = further(info)
-    expected = expected | {place_of(mount) for mount in mounts_of(info) if guest_of(mount) == "no" and (libvirt_misses(mount) or not others)}
+    expected = expected | {place_of(mount) for mount in mounts_of(info) if guest_of(mount) == "no" and not covered and (libvirt_misses(mount) or not others)}
     works, untried, said, against = [], {}, [], []
     rows = rows_of(info, "guest_proofs")
     if not rows and LIBVIRT in qemu_of(info) and LIBVIRT not in stopped(info):

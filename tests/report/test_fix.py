@@ -211,7 +211,7 @@ def test_one_host_goes_first_and_a_failure_of_it_stops_the_run(world):
     assert world.run(nfs_lock_report_dir=str(world.folder / "reports")) == 2
     assert world.calls("a") == [LOOK, PATCH]
     assert world.calls("b") == world.calls("c") == [LOOK]
-    assert world.said("a") == "a: failed: Bring the wanted QEMU packages into kolla's containers: " + BROKEN["msg"]
+    assert world.said("a") == "a: failed: Bring the library, or the wanted QEMU packages, into kolla's containers: " + BROKEN["msg"]
     assert world.said("b") == "b: stopped: not begun: a failed, of the 1 that went first"
     report = json.loads((world.folder / "reports" / "nfs-lock-report.json").read_text(encoding="utf-8"))
     assert {row["host"]: row["status"] for row in report["hosts"]} == {"a": "failed", "b": "patch", "c": "patch", "well": "ok"}

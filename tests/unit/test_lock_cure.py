@@ -2,8 +2,9 @@
 
 import pytest
 from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_cure
-from results import REFUSED, REMEDY, SQUASHED, WHOLE, drift, exited, for_guests, host, in_part, libvirt, mount
+from results import REFUSED, REMEDY, SQUASHED, WHOLE, drift, exited, for_guests, host, in_part, libvirt, mount, with_library
 
+NO_SET = {"given": False, "method": "packages"}
 V3 = {**WHOLE, "nfsv3": "filer:/volumes at /mnt/1 in cinder_volume of storage1"}
 UNSEEN = {**WHOLE, "unseen": ["storage1"]}
 STALE = {"stale_guests": [{"guest": "instance-1", "pid": 7}, {"guest": "", "pid": 8}]}
@@ -44,12 +45,12 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
             host(mount("nova_compute", "locks_refused"), nova_compute="stock"), WHOLE, {"patch": "never"}, False, [], 1, 0, id="never patched"
         ),
         pytest.param(
-            host(mount("nova_compute", "locks_refused"), nova_compute="stock", nova_libvirt="mixed", cinder_volume="patched"), WHOLE, {"given": False},
+            host(mount("nova_compute", "locks_refused"), nova_compute="stock", nova_libvirt="mixed", cinder_volume="patched"), WHOLE, NO_SET,
             False, [], 1, 1, id="no patch set: what refuses is left, what is well is well",
         ),
-        pytest.param(host(nova_compute="stock", nova_libvirt="patched"), REFUSED, {"given": False}, False, [], 1, 0, id="one is patched already"),
+        pytest.param(host(nova_compute="stock", nova_libvirt="patched"), REFUSED, NO_SET, False, [], 1, 0, id="one is patched already"),
         pytest.param(
-            host(nova_compute="stock", nova_libvirt="patched", cinder_api="none"), WHOLE, {"patch": "always", "given": False},
+            host(nova_compute="stock", nova_libvirt="patched", cinder_api="none"), WHOLE, {**NO_SET, "patch": "always"},
             False, [], 1, 0, id="always patched, without a patch set",
         ),
         pytest.param(host(nova_compute="stock"), UNSEEN, {}, False, [], 0, 1, id="the stores are not known"),
@@ -71,7 +72,7 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
             WHOLE, {}, False, ["glance_api", "ironic_conductor"], 0, 0, id="whatever carries QEMU",
         ),
         pytest.param(
-            host(mount("glance_api", "locks_refused"), glance_api="stock"), WHOLE, {"given": False}, False, [], 1, 0, id="and is left without a patch set",
+            host(mount("glance_api", "locks_refused"), glance_api="stock"), WHOLE, NO_SET, False, [], 1, 0, id="and is left without a patch set",
         ),
         pytest.param(
             host(**{"nova_compute": "stock", "{{ 1 }}": "stock", "a b": "stock", "-x": "stock", "": "stock"}), WHOLE, {"patch": "always"},
@@ -94,10 +95,10 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
         pytest.param(host(cinder_volume="mixed") | drift("cinder_volume", "lost"), WHOLE, {}, False, ["cinder_volume"], 0, 0, id="stock again in part"),
         pytest.param(host(cinder_volume="stock") | drift("cinder_volume", "superseded"), WHOLE, {}, False, ["cinder_volume"], 0, 0, id="a newer package"),
         pytest.param(
-            host(cinder_volume="stock") | drift("cinder_volume", "recreated"), WHOLE, {"given": False}, False, [], 1, 0, id="recreated, without a patch set"
+            host(cinder_volume="stock") | drift("cinder_volume", "recreated"), WHOLE, NO_SET, False, [], 1, 0, id="recreated, without a patch set"
         ),
         pytest.param(
-            host(mount("cinder_volume", "locks_refused"), cinder_volume="stock") | drift("cinder_volume", "recreated"), WHOLE, {"given": False}, False, [],
+            host(mount("cinder_volume", "locks_refused"), cinder_volume="stock") | drift("cinder_volume", "recreated"), WHOLE, NO_SET, False, [],
             1, 1, id="recreated, and its mount refuses locks, without a patch set",
         ),
         pytest.param(
@@ -107,19 +108,19 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
             host(cinder_volume="stock") | drift("cinder_volume", "recreated", counts=True), WHOLE, {}, False, ["cinder_volume"], 0, 0, id="what counts is stock"
         ),
         pytest.param(
-            host(nova_libvirt="mixed") | drift("nova_libvirt", "lost", counts=False), WHOLE, {"given": False}, False, [], 0, 2,
+            host(nova_libvirt="mixed") | drift("nova_libvirt", "lost", counts=False), WHOLE, NO_SET, False, [], 0, 2,
             id="stock again, which its own work does not use: told beside what is patched in part",
         ),
         pytest.param(host(cinder_volume="none") | drift("cinder_volume", "recreated"), WHOLE, {}, False, [], 0, 0, id="recreated from an image without QEMU"),
         pytest.param(host() | drift("cinder_volume", "gone"), WHOLE, {}, False, [], 0, 1, id="the container is gone, which is told"),
         pytest.param(host(nova_libvirt="stock") | STALE, WHOLE, {}, False, [], 0, 1, id="guests that run the QEMU from before"),
-        pytest.param(host(for_guests(), nova_libvirt="patched") | libvirt(True), WHOLE, {"given": False}, False, [], 1, 0, id="libvirt alone refuses"),
+        pytest.param(host(for_guests(), nova_libvirt="patched") | libvirt(True), WHOLE, NO_SET, False, [], 1, 0, id="libvirt alone refuses"),
         pytest.param(host(for_guests(verdict="ok"), nova_libvirt="stock") | libvirt(True), WHOLE, {}, False, [], 1, 0, id="the same where QEMU gets its locks"),
         pytest.param(
             host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(True), WHOLE, {}, False, ["nova_libvirt"], 1, 0, id="both halves are missing"
         ),
         pytest.param(
-            host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(True), WHOLE, {"given": False}, False, [], 1, 0,
+            host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(True), WHOLE, NO_SET, False, [], 1, 0,
             id="both halves, without a patch set: the mount has a sentence of both",
         ),
         pytest.param(
@@ -142,9 +143,9 @@ SECCOMP = {"findings": [{"kind": "seccomp_refuses", "message": "a protection of 
         ),
         pytest.param(host(nova_libvirt="patched") | libvirt(True), REFUSED, {"patch": "never"}, False, [], 0, 0, id="nobody asked for guests of such volumes"),
         pytest.param(
-            host(for_guests("unknown", fix="none"), nova_libvirt="patched"), WHOLE, {"given": False}, False, [], 0, 1, id="whether a guest starts is not known"
+            host(for_guests("unknown", fix="none"), nova_libvirt="patched"), WHOLE, NO_SET, False, [], 0, 1, id="whether a guest starts is not known"
         ),
-        pytest.param(host(for_guests("no", fix="none"), nova_libvirt="patched"), WHOLE, {"given": False}, False, [], 1, 0, id="no guest starts all the same"),
+        pytest.param(host(for_guests("no", fix="none"), nova_libvirt="patched"), WHOLE, NO_SET, False, [], 1, 0, id="no guest starts all the same"),
         pytest.param(exited(host(), "nova_libvirt"), WHOLE, {}, False, [], 0, 1, id="nova_libvirt was stopped, and nothing is to be done"),
         pytest.param(exited(host(services="absent"), "nova_libvirt"), V3, {}, True, [], 1, 0, id="it is missed where something is done"),
         pytest.param(exited(host(), "nova_libvirt"), REFUSED, {}, False, [], 1, 0, id="and where guests will use a store that refuses locks"),
@@ -243,7 +244,7 @@ def test_guests_of_another_architecture_are_left_once_the_set_is_in():
     (left,) = lock_cure.cure(known, WHOLE, rpcbind="never", before=first)["left"]
     assert left.startswith("nova_libvirt has no patched qemu-system-arm, which only guests of another architecture use: ")
     assert "qemu_patched_build_also" in left
-    assert left in lock_cure.cure(known, WHOLE, given=False)["left"]
+    assert left in lock_cure.cure(known, WHOLE, given=False, method="packages")["left"]
     assert lock_cure.cure(in_part(host(nova_libvirt="stock"), "qemu-system-arm"), WHOLE, before=first)["left"] == []  # no lock is refused
     native = in_part(host(refuses, nova_libvirt="stock"), "qemu-system-x86", "qemu-system-arm")
     assert lock_cure.cure(native, WHOLE, before=first)["left"] == []  # which fails the host
@@ -263,7 +264,7 @@ def test_emulators_that_do_not_count_are_told_where_others_are_patched():
     [
         pytest.param(host(nova_compute="stock"), WHOLE, {}, [], id="nothing"),
         pytest.param(host(nova_compute="patched"), REFUSED, {}, [], id="patched already, on whatever set"),
-        pytest.param(host(nova_compute="patched"), REFUSED, {"given": False}, [], id="the same without one"),
+        pytest.param(host(nova_compute="patched"), REFUSED, NO_SET, [], id="the same without one"),
         pytest.param(
             host(nova_compute="stock"), REFUSED, {},
             ["the patched QEMU: nova_compute: guests will use filer:/volumes, whose locks are refused (there)"], id="patch",
@@ -379,3 +380,122 @@ def test_a_service_that_an_earlier_run_disabled_is_left():
 
 def test_nothing_is_left_of_a_template():
     assert lock_cure.inert({"a{{b": ["{%x%}", {"c": "{{{ {#"}, 1, None]}) == {"a{ {b": ["{ %x%}", {"c": "{ { { { #"}, 1, None]}
+
+
+LIBRARY = {"given": False}  # as the playbooks are run without a word
+
+
+@pytest.mark.parametrize(
+    "info, whole, wants, patch, left, look",
+    [
+        pytest.param(host(mount("nova_compute", "ok"), nova_compute="stock"), WHOLE, {}, [], 0, 0, id="all is well"),
+        pytest.param(
+            host(
+                mount("nova_compute", "locks_refused"), mount("nova_libvirt", "locks_refused"),
+                nova_compute="stock", nova_libvirt="stock", cinder_volume="stock",
+            ),
+            WHOLE, {}, ["nova_libvirt", "nova_compute"], 0, 0, id="where locks are refused, and not elsewhere",
+        ),
+        pytest.param(
+            host(for_guests(fix="patch"), nova_libvirt="stock") | libvirt(True), WHOLE, {}, ["nova_libvirt"], 0, 0, id="libvirt's own lock is left to nobody",
+        ),
+        pytest.param(
+            host(for_guests(), nova_libvirt="patched") | libvirt(True), WHOLE, {}, ["nova_libvirt"], 0, 0, id="patched, and libvirt's own lock is refused",
+        ),
+        pytest.param(
+            host(for_guests(verdict="ok"), nova_libvirt="stock") | libvirt(True), WHOLE, {}, ["nova_libvirt"], 0, 0, id="only libvirt's own lock is refused",
+        ),
+        pytest.param(
+            host(mount("nova_compute", "locks_refused", fix="none"), nova_compute="patched", cinder_volume="patched"), WHOLE, {}, [], 0, 0,
+            id="patched already",
+        ),
+        pytest.param(
+            host(nova_compute="stock", nova_libvirt="patched") | libvirt(False), REFUSED, {}, ["nova_compute"], 0, 0, id="guests' volumes, and one is patched",
+        ),
+        pytest.param(
+            host(nova_compute="patched", nova_libvirt="patched") | libvirt(True), REFUSED, {}, ["nova_libvirt"], 0, 0,
+            id="guests' volumes will refuse libvirt's own lock",
+        ),
+        pytest.param(
+            with_library(host(nova_libvirt="library") | libvirt(True, covered=True), nova_libvirt="installed"), REFUSED, {}, [], 0, 0, id="libvirt is covered",
+        ),
+        pytest.param(
+            with_library(host(for_guests("yes", fix="none"), nova_libvirt="library") | libvirt(True, covered=True), nova_libvirt="bound"), WHOLE, {}, [], 0, 0,
+            id="kolla keeps it there",
+        ),
+        pytest.param(
+            with_library(host(for_guests(fix="patch"), nova_libvirt="library") | libvirt(True), nova_libvirt="installed"), WHOLE, {}, ["nova_libvirt"], 0, 0,
+            id="libvirt was started before it",
+        ),
+        pytest.param(with_library(host(nova_compute="library"), nova_compute="old"), WHOLE, {}, ["nova_compute"], 0, 0, id="another build of it"),
+        pytest.param(
+            with_library(host(glance_api="stock"), glance_api="broken"), WHOLE, {}, ["glance_api"], 0, 0, id="a list that names what nothing can load",
+        ),
+        pytest.param(
+            with_library(host(glance_api="stock"), glance_api="broken"), WHOLE, {"patch": "never"}, [], 0, 1, id="the same, where nothing is wanted",
+        ),
+        pytest.param(
+            host(cinder_volume="stock") | drift("cinder_volume", "recreated", what="library"), WHOLE, {}, ["cinder_volume"], 0, 0, id="recreated",
+        ),
+        pytest.param(
+            with_library(host(cinder_volume="library"), cinder_volume="bound") | drift("cinder_volume", "recreated"), WHOLE, {}, [], 0, 0,
+            id="recreated, and kolla keeps it there by now",
+        ),
+        pytest.param(host(cinder_volume="stock") | drift("cinder_volume", "lost"), WHOLE, {}, ["cinder_volume"], 0, 0, id="the patch was lost"),
+        pytest.param(
+            with_library(host(mount("nova_compute", "locks_refused"), nova_compute="unknown"), nova_compute="none"), WHOLE, {}, ["nova_compute"], 0, 0,
+            id="rpm packages",
+        ),
+        pytest.param(
+            with_library(host(nova_compute="unknown"), nova_compute="none"), REFUSED, {}, ["nova_compute"], 0, 0, id="rpm packages, and guests' volumes",
+        ),
+        pytest.param(
+            host(zun_compute="stock", cinder_api="none", cinder_volume="unknown", nova_compute="patched", glance_api="library"), WHOLE, {"patch": "always"},
+            ["cinder_volume", "zun_compute"], 0, 0, id="asked for everywhere: where it is wanting",
+        ),
+        pytest.param(host(nova_libvirt="mixed"), WHOLE, {}, [], 0, 1, id="patched in part, and nothing is refused"),
+        pytest.param(
+            in_part(host(for_guests(fix="patch", missing=["QEMU takes locks"]), nova_libvirt="stock"), "qemu-system-arm"), WHOLE, {}, ["nova_libvirt"], 0, 0,
+            id="emulators of other architectures have it as well",
+        ),
+        pytest.param(host(mount("nova_compute", "statd_dead"), nova_compute="stock"), WHOLE, {"rpcbind": "never"}, [], 1, 0, id="statd is dead"),
+        pytest.param(host(mount("nova_compute", "locks_refused"), nova_compute="stock"), WHOLE, {"patch": "never"}, [], 1, 0, id="never"),
+        pytest.param(
+            host(mount("nova_compute", "locks_refused"), nova_compute="stock"), WHOLE, {"given": True, "method": "library"}, ["nova_compute"], 0, 0,
+            id="asked for by its name",
+        ),
+    ],
+)
+def test_the_smallest_cure_by_the_library(info, whole, wants, patch, left, look):
+    plan = lock_cure.cure(info, whole, **{**LIBRARY, **wants})
+    assert plan["method"] == "library"
+    assert plan["patch"] == patch
+    assert [len(plan["left"]), len(plan["look"])] == [left, look], plan
+    assert bool(plan["patch_why"]) is plan["todo"] is bool(patch)
+    assert all(sentence.startswith(("the library: ", "by hand: ", "to be known: ")) for sentence in plan["say"])
+
+
+def test_what_a_plan_says_of_the_library():
+    plan = lock_cure.cure(host(for_guests(), nova_libvirt="patched") | libvirt(True), WHOLE, given=False)
+    assert plan["say"] == ["the library: nova_libvirt: the lock of libvirt itself is refused at /mnt/1"]
+    assert plan["needs"] == ["the library: nova_libvirt: the lock of libvirt itself is refused at /mnt/1"]
+    plan = lock_cure.cure(host(nova_libvirt="stock") | drift("nova_libvirt", "recreated", what="library"), WHOLE, given=False)
+    assert plan["patch_why"] == "nova_libvirt: it was recreated and has lost the library"
+    old = lock_cure.cure(with_library(host(nova_libvirt="library"), nova_libvirt="old"), WHOLE, given=False)
+    assert old["needs"] == [] and old["patch_why"] == "nova_libvirt: it has another build of the library"
+    assert lock_cure.cure(host(nova_compute="stock"), WHOLE, given=False, patch="always")["say"] == ["the library: asked for"]
+    # With a patch set it is the packages, unless it is said.
+    assert lock_cure.cure(host(nova_compute="stock"), WHOLE, given=True)["method"] == "packages"
+    assert lock_cure.cure(host(nova_compute="stock"), WHOLE, given=True, method="library")["method"] == "library"
+
+
+def test_with_packages_a_libvirt_that_is_covered_is_left_to_nobody():
+    covered = with_library(host(for_guests("yes", fix="none"), nova_libvirt="patched") | libvirt(True, covered=True), nova_libvirt="bound")
+    assert lock_cure.cure(covered, REFUSED)["left"] == []
+    assert lock_cure.cure(covered, REFUSED)["patch"] == ["nova_libvirt"]
+
+
+def test_a_guest_that_started_needs_no_library_for_libvirt():
+    info = host(for_guests(verdict="ok"), nova_libvirt="stock") | libvirt(True)
+    assert lock_cure.cure(info, WHOLE, given=False)["patch"] == ["nova_libvirt"]
+    assert lock_cure.cure(info | {"guest_proofs": [{"container": "nova_libvirt", "path": "/mnt/1", "result": "works"}]}, WHOLE, given=False)["patch"] == []

@@ -2,7 +2,7 @@
 
 import pytest
 from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_cure, lock_proof
-from results import REFUSED, WHOLE, exited, for_guests, host, in_part, mount
+from results import REFUSED, WHOLE, exited, for_guests, host, in_part, libvirt, mount, with_library
 
 GUEST = {"container": "nova_libvirt", "path": "/mnt/1", "result": "works", "detail": "no disk"}
 
@@ -80,7 +80,7 @@ def test_what_fails_only_after_something_was_changed_is_against_it():
 def test_qemu_img_may_fail_where_it_did_before():
     refuses = mount("cinder_volume", "locks_refused")
     info = host(refuses, cinder_volume="stock") | {"proofs": [{"container": "cinder_volume", "path": "/mnt/1", "result": "fails", "step": "create"}]}
-    plan = lock_cure.cure(info, WHOLE, given=False)
+    plan = lock_cure.cure(info, WHOLE, given=False, method="packages")
     found = lock_proof.proof(info, plan)
     assert found["against"] == []
     assert found["say"].endswith("; qemu-img create still fails at /mnt/1 in cinder_volume")
@@ -131,7 +131,7 @@ def test_a_classic_set_that_does_not_help_fails_the_host_with_the_set_that_does(
     (against,) = lock_proof.proof(host(refuses, cinder_volume="patched"), plan)["against"]
     assert "variant fallback" in against
     # Without a set, in a later run, it is left with the same words, and fails no cure of rpcbind.
-    later = lock_cure.cure(host(refuses, cinder_volume="patched"), WHOLE, given=False)
+    later = lock_cure.cure(host(refuses, cinder_volume="patched"), WHOLE, given=False, method="packages")
     assert later["left"] == [against]
     assert lock_proof.proof(host(refuses, cinder_volume="patched"), later)["against"] == []
     # Where the store has POSIX locks, the classic edit is enough.
@@ -169,3 +169,24 @@ def test_a_proof_says_what_was_done():
     assert lock_proof.proof(info, {"patch": ["nova_libvirt"]})["against"] == []
     assert "in part: nova_libvirt" in lock_proof.proof(info, {"patch": ["nova_libvirt"]})["say"]
     assert lock_proof.proof({"failed": True, "msg": "broken"}, {})["against"] == ["broken"]
+
+
+def test_the_library_is_proved():
+    plan = lock_cure.cure(host(for_guests(fix="patch"), cinder_volume="stock", nova_libvirt="stock") | libvirt(True), WHOLE, given=False)
+    assert plan["patch"] == ["nova_libvirt"] and plan["left"] == []
+    locks = {"container": "nova_libvirt", "own_locks": True, "covered": True}
+    well = {"libvirt": {"container": "nova_libvirt", "healthy": True, "locks": locks}, "guest_proofs": [GUEST | {"unlocked": True}]}
+    after = with_library(host(for_guests("yes", fix="none"), nova_libvirt="library"), nova_libvirt="installed") | well
+    found = lock_proof.proof(after, plan)
+    assert found["against"] == []
+    assert "the library: nova_libvirt; " in found["say"] and found["say"].endswith("a guest started on 1 mount, WITHOUT a lock")
+    then = lock_cure.cure(after, WHOLE, rpcbind="never", given=False, before=plan)
+    assert [then["patch"], then["left"], then["look"]] == [[], [], []]
+
+    # What was to be covered and is not is no person's business: it failed.
+    ill = with_library(host(for_guests(fix="patch"), nova_libvirt="library"), nova_libvirt="installed") | well | {"guest_proofs": [GUEST | {"result": "fails"}]}
+    against = lock_proof.proof(ill, plan)["against"]
+    assert "a guest does not start at /mnt/1 in nova_libvirt: no disk" in against and len(against) == 2
+    gone = with_library(host(for_guests("yes", fix="none"), nova_libvirt="stock"), nova_libvirt="unlisted") | well
+    assert lock_proof.proof(gone, plan)["against"] == ["nova_libvirt has not the library: unlisted"]
+    assert lock_proof.proof(host(nova_compute="stock"), plan)["against"] == ["nova_libvirt has not the library: it is not there"]
