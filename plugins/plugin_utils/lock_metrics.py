@@ -58,6 +58,15 @@ def metrics(host, result, time):
             for packet in packages["installed"]
         ],
     )
+    text.family(
+        "nfs_lock_library",
+        "Whether programs that start in a container have the preloaded library.",
+        [
+            ({"container": packages["container"]}, packages["library"]["state"] in ("installed", "bound", "old"))
+            for packages in row["packages"]
+            if packages["library"]["state"]
+        ],
+    )
     guests, proved = {}, started(row)
     for mount in row["mounts"]:
         key, starts = (mount["container"], mount["path"], mount["source"]), mount["guests"]["start"]
@@ -68,8 +77,13 @@ def metrics(host, result, time):
         "Whether a guest can start from a mount: one did, or as far as its locks tell.",
         [({"container": container, "mount": path, "source": source}, starts) for (container, path, source), starts in guests.items()],
     )
-    text.family("nfs_lock_stale_guests", "Running guests whose QEMU was replaced since they were started.", [({}, len(row["stale_guests"]))])
-    text.family("nfs_lock_drifted_containers", "Containers that were patched and are stock again.", [({}, len({drift["container"] for drift in lost(row)}))])
+    text.family(
+        "nfs_lock_stale_guests",
+        "Running guests whose QEMU was replaced since they were started, or which have not the library.",
+        [({}, len(row["stale_guests"]))],
+    )
+    drifted = {drift["container"] for drift in lost(row)}
+    text.family("nfs_lock_drifted_containers", "Containers that were patched, or had the library, and are stock again.", [({}, len(drifted))])
     text.family("nfs_lock_stuck_probes", "Processes of earlier runs that still hang in a mount.", [({}, len(row["stuck_probes"]))])
     kinds = [finding["kind"] for finding in row["findings"]]
     text.family("nfs_lock_findings", "Findings by kind.", [({"kind": kind}, kinds.count(kind)) for kind in sorted(set(kinds))])

@@ -38,16 +38,17 @@ STATUSES = {
     "rpcbind": "needs rpcbind",
     "nfsv4": "needs NFSv4",
     "server": "server or network",
-    "patch": "needs the patch",
+    "patch": "needs the library",
     "libvirt": "needs a libvirt setting",
     "drift": "lost the patch",
     "stale": "stale guests",
     "holder": "lock is held",
     "look": "unclear",
     "patched": "patched",
+    "library": "library",
     "ok": "ok",
 }
-QUIET = ("patched", "ok")
+QUIET = ("patched", "library", "ok")
 
 FIXES = {
     "rpcbind_ensure": "rpcbind",
@@ -59,7 +60,7 @@ FIXES = {
     "look": "look",
 }
 
-# Drift with which a container has lost the patch, if it counts. Of the other kind, gone, nothing is left to patch.
+# Drift with which a container has lost the patch or the library, if it counts. Of the other kind, gone, nothing is left to patch.
 LOST = ("recreated", "lost", "superseded")
 
 # What helps where locks themselves need no cure.
@@ -73,6 +74,14 @@ CURES = {
     "stale": {"fix": "stale", "text": "Hard reboot these guests or live-migrate them: until then they go on with the QEMU from before.", "command": ""},
 }
 
+# What helps where it is the library that was lost.
+LIBRARY_AGAIN = {
+    "fix": "drift",
+    "text": "Run the fix again; nfslock.kolla.keep has kolla itself put the library into each new container. "
+    "Where it is not wanted any more, nfslock.kolla.rollback has it forgotten.",
+    "command": "ansible-playbook -i INVENTORY -l HOST nfslock.kolla.fix",
+}
+
 # The cure where libvirt's settings tell that no guest starts, and one did.
 STARTS = {"fix": "none", "text": "Nothing more is to be done: a guest started there.", "command": "", "command_known": False}
 
@@ -81,8 +90,9 @@ COMMANDS = tuple(
     re.compile(pattern)
     for pattern in (
         r"ansible -i INVENTORY HOST -b -m nfslock\.kolla\.rpcbind_ensure",
+        r"ansible -i INVENTORY HOST -b -m nfslock\.kolla\.nfs_lock_fix -a method=library",
         r"rpcinfo -T tcp HOST 100024 && rpcinfo -T tcp HOST 100021",
-        r"ansible-playbook -i INVENTORY -l HOST nfslock\.kolla\.fix -e nfs_lock_fix_patch_set=FOLDER",
+        r"ansible-playbook -i INVENTORY -l HOST nfslock\.kolla\.fix(?: -e nfs_lock_fix_patch_set=FOLDER)?",
         r"(?:(?:docker|podman) exec nova_libvirt )?virsh domstate '(?:[^'\x00-\x1f\x7f-\x9f]|'\\'')*'",
     )
 )
@@ -187,7 +197,7 @@ def in_use(drift):
 
 
 def loses(drift):
-    """Whether with that drift a container has lost the patch."""
+    """Whether with that drift a container has lost the patch or the library."""
     return text(drift, "kind") in LOST and in_use(drift)
 
 
@@ -207,7 +217,7 @@ def read_host(name, info, fix):
     fixed = read_fix(copy.value(fix)) if isinstance(fix, Mapping) and fix else None
     packages = [read_packages(row) for row in rows_of(result, "packages")]
     mounts = [read_mount(row, name) for row in rows_of(result, "mounts")]
-    drift = [{**texts(row, "container", "kind", "was", "is", "message"), "counts": in_use(row)} for row in rows_of(result, "drift")]
+    drift = [{**texts(row, "container", "what", "kind", "was", "is", "message"), "counts": in_use(row)} for row in rows_of(result, "drift")]
     starts = started(result)
     for mount in mounts:
         if mount["cure"]["fix"] == "libvirt" and place_of(mount) in starts:
@@ -261,11 +271,12 @@ def read_host(name, info, fix):
             row["reason"] = "; ".join(f"no guest starts from {mount['source']}: {', '.join(mount['guests']['missing'])}" for mount in refusing)
             row["cure"] = refusing[0]["cure"]
     elif row["status"] == "drift":
-        row["reason"] = f"{', '.join(sorted({drift['container'] for drift in lost(row)}))}: patched before, and stock again"
+        names = ", ".join(sorted({drift["container"] for drift in lost(row)}))
+        row["reason"] = f"{names}: {'with the library' if of_library(row) else 'patched'} before, and stock again"
     elif row["status"] == "stale":
-        row["reason"] = f"guests that run a QEMU from before it was replaced: {len(row['stale_guests'])}"
+        row["reason"] = f"guests that run a QEMU from before it was replaced, or without the library: {len(row['stale_guests'])}"
     if row["status"] in CURES:
-        row["cure"] = read_cure(CURES[row["status"]], name)
+        row["cure"] = read_cure(LIBRARY_AGAIN if row["status"] == "drift" and of_library(row) else CURES[row["status"]], name)
     return row
 
 
@@ -293,7 +304,8 @@ def host_status(row, result, known):
         return status
     if row["verdict"] not in ("ok", "locks_refused", "ofd_unsupported"):
         return "look"  # a bad verdict without a cure is not from our module
-    return "patched" if any(packet["qemu"] == "patched" for packet in row["packages"]) else "ok"
+    kinds = {packet["qemu"] for packet in row["packages"]}
+    return next((kind for kind in ("library", "patched") if kind in kinds), "ok")
 
 
 def failing(proofs):
@@ -315,6 +327,11 @@ def next_cure(row):
 def lost(row):
     """Of what drifted, what has lost the patch."""
     return [drift for drift in row["drift"] if loses(drift)]
+
+
+def of_library(row):
+    """Whether it is the library that was lost, and no patch."""
+    return all(drift["what"] == "library" for drift in lost(row))
 
 
 def verdict(row):
@@ -355,6 +372,11 @@ def read_packages(row):
     return {
         **texts(row, "container", "id", "image", "state", "distribution", "qemu", "variant", "seccomp", "error"),
         "stock_emulators": texts_of(row, "stock_emulators"),
+        "library": {
+            **texts(row_of(row, "library"), "state", "sha256"),
+            "current": flag(row_of(row, "library"), "current"),
+            "others": texts_of(row_of(row, "library"), "others"),
+        },
         "installed": [
             {**texts(packet, "name", "version"), "patched": flag(packet, "patched"), "held": flag(packet, "held")}
             for packet in rows_of(row, "installed")
@@ -369,7 +391,7 @@ def read_libvirt(row):
         "healthy": flag(row, "healthy"),
         "locks": {
             **texts(locks, "container", "version", "file", "lock_manager", "detail"),
-            **{key: flag(locks, key) for key in ("remember_owner", "dynamic_ownership", "own_locks")},
+            **{key: flag(locks, key) for key in ("remember_owner", "dynamic_ownership", "own_locks", "covered")},
         },
     }
 

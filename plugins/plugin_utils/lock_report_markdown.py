@@ -59,7 +59,7 @@ def section(host):
         how = "hangs when it is started" if row["result"] == "hangs" else "does not start"
         lines.append(f"- a guest {how} at {code(row['path'])} in {code(row['container'])}: {prose(row['detail'])}")
     for guest in host["stale_guests"]:
-        lines.append(f"- guest {code(guest['guest'])} (process {guest['pid']}) runs a replaced QEMU: {prose(guest['advice'])}")
+        lines.append(f"- guest {code(guest['guest'])} (process {guest['pid']}) runs as it was started: {prose(guest['advice'])}")
     for drift in host["drift"]:
         unused = "" if drift["counts"] else " (its own work does not use that package)"
         lines.append(f"- {code(drift['container'])} {prose(drift['kind'])}: {prose(drift['message'])}{unused}")

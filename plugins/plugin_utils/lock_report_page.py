@@ -18,7 +18,7 @@ TONES = {
     **dict.fromkeys((*VERDICTS, *STATUSES), "bad"),
     **dict.fromkeys(("unreachable", "failed", "no_result"), "away"),
     **dict.fromkeys(("drift", "stale", "held", "holder", "unknown", "look", "nolock_mount"), "warn"),
-    **dict.fromkeys(("ok", "patched"), "good"),
+    **dict.fromkeys(("ok", "patched", "library"), "good"),
     "none": "none",
 }
 
@@ -56,10 +56,10 @@ def matrix(report):
 
 
 def tone(cell):
-    """Refused locks are no emergency where QEMU was patched for that, or none is, and still no protection; but where no guest starts, QEMU is not all."""
+    """Refused locks are no emergency where QEMU bears them, or none is, and still no protection; but where no guest starts, QEMU is not all."""
     if cell["no_guest_starts"]:
         return "bad"
-    borne = (cell["qemu"] == "patched" or cell["name"] == "host") and cell["verdict"] in ("locks_refused", "ofd_unsupported")
+    borne = (cell["qemu"] in ("patched", "library") or cell["name"] == "host") and cell["verdict"] in ("locks_refused", "ofd_unsupported")
     return "warn" if borne else TONES[cell["verdict"]]
 
 

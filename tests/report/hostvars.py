@@ -8,15 +8,17 @@ NFS = {"text": "Make rpcbind and rpc.statd live on this host; the mounts that ex
 NOTHING = {"fix": "none", "text": "Nothing is to be done.", "command": ""}
 PATCH = {
     "fix": "patch",
-    "text": "Have the locks of the store (fuse.juicefs) mended. Else install the patched QEMU, which goes on without locks where they are refused, and warns: "
-    "nothing keeps two writers of one image apart then.",
-    "command": "ansible-playbook -i INVENTORY -l HOST nfslock.kolla.fix -e nfs_lock_fix_patch_set=FOLDER",
+    "text": "Have the locks of the store (fuse.juicefs) mended. Else put the library into the containers, which the command does: QEMU and libvirt then go on "
+    "without locks where they are refused, and warn: nothing keeps two writers of one image apart then. The patched QEMU packages do the same for QEMU alone: "
+    "nfslock.kolla.fix with -e nfs_lock_fix_patch_set=FOLDER.",
+    "command": "ansible -i INVENTORY HOST -b -m nfslock.kolla.nfs_lock_fix -a method=library",
 }
 REMEDY = "Set remember_owner = 0 in libvirt's qemu.conf."
 LIBVIRT = {
     "fix": "libvirt",
-    "text": f"The patched QEMU goes on without locks here and warns, but no guest starts: {REMEDY}",
-    "command": "",
+    "text": f"The patched QEMU goes on without locks here and warns, but no guest starts: {REMEDY} Or put the library into nova_libvirt, which the "
+    "command does: libvirt then goes on where its lock is refused, and warns.",
+    "command": "ansible -i INVENTORY HOST -b -m nfslock.kolla.nfs_lock_fix -a method=library",
 }
 REFUSED = "libvirt takes a lock of its own on each disk before QEMU starts (remember_owner is on, as by default), and it is refused here (ENOSYS)"
 ANSWERS = {"state": "answers", "answers_ms": 0.6, "detail": "", "where": "host"}
@@ -59,7 +61,10 @@ def mount(container, path, source, verdict, cure, fstype="nfs", vers="3", errno=
     }
 
 
-def packages(container, qemu="stock", variant=""):
+SHA256 = "4c1f9d0e7ab35826" * 4
+
+
+def packages(container, qemu="stock", variant="", library="none"):
     version = "1:7.2+dfsg-7+deb12u18" + ("+nfslock1" if qemu == "patched" else "")
     return {
         "container": container,
@@ -73,6 +78,7 @@ def packages(container, qemu="stock", variant=""):
         "unpatched": [] if qemu == "patched" else ["qemu-utils"],
         "unpatched_further": [],
         "stock_emulators": ["arm", "ppc"] if container == "nova_libvirt" and qemu == "patched" else [],
+        "library": {"state": library, "sha256": "" if library == "none" else SHA256, "current": library in ("installed", "bound"), "others": []},
         "seccomp": "none",
         "error": "",
     }
@@ -104,10 +110,10 @@ def result(verdict, cure, mounts, packets, **more):
     }
 
 
-def locks(own_locks, detail=""):
+def locks(own_locks, detail="", covered=False):
     """What is known of libvirt's own locks: by default of a host where it takes none."""
     return {"container": "nova_libvirt", "version": "11.3.0", "file": "/etc/libvirt/qemu.conf", "remember_owner": own_locks, "dynamic_ownership": True,
-            "lock_manager": "", "own_locks": own_locks, "remedy": REMEDY if own_locks else "", "detail": detail}
+            "lock_manager": "", "own_locks": own_locks, "covered": covered, "remedy": REMEDY if own_locks else "", "detail": detail}
 
 
 NOVA, CINDER = "/var/lib/nova/mnt/0a1b2c", "/var/lib/cinder/mnt/3d4e5f"
@@ -152,9 +158,23 @@ def patched():
             {"container": "cinder_volume", "path": "/var/lib/cinder/mnt/juice", "result": "works", "step": "", "unlocked": True, "detail": ""},
         ],
         drift=[
-            {"container": "cinder_scheduler", "kind": "gone", "was": "99ee00ff", "is": "", "counts": True,
+            {"container": "cinder_scheduler", "what": "packages", "kind": "gone", "was": "99ee00ff", "is": "", "counts": True,
              "message": "there is no such container now; the packages from before are kept until nfs_lock_fix has state absent"},
         ],
+    )
+
+
+def by_library():
+    """Stock packages and the library, which kolla binds into nova_libvirt and the fix has put into cinder_volume; an odd other entry of the list."""
+    cure = {"fix": "none", "text": "Nothing more is to be done: with the library QEMU goes on without locks here and warns.", "command": ""}
+    one = mount("nova_libvirt", "/var/lib/nova/mnt/juice", "JuiceFS:vol", "locks_refused", cure, "fuse.juicefs", "", "ENOSYS")
+    one["guests"]["start"] = "yes"
+    packets = [packages("nova_libvirt", "library", library="bound"), packages("cinder_volume", "library", library="old")]
+    packets[1]["library"]["others"] = ["/usr/lib/libsafe.so"]
+    return result(
+        "locks_refused", cure, [one], packets,
+        libvirt={"container": "", "healthy": False, "detail": "", "locks": locks(own_locks=True, covered=True)},
+        findings=[{"kind": "library_differs", "message": "the library in cinder_volume is another build", "file": "", "line": 0}],
     )
 
 
@@ -163,7 +183,7 @@ def lost():
     return result(
         "ok", NOTHING, [mount("nova_compute", NOVA, "filer:/nova", "ok", NOTHING, vers="4.2")], [packages("nova_compute"), packages("cinder_backup")],
         drift=[
-            {"container": "cinder_backup", "kind": "recreated", "was": "77aa00bb", "is": "88cc11dd", "counts": True,
+            {"container": "cinder_backup", "what": "packages", "kind": "recreated", "was": "77aa00bb", "is": "88cc11dd", "counts": True,
              "message": "kolla recreated it without the patch: run the fix again"},
         ],
     )
@@ -218,6 +238,7 @@ TYPICAL = {
     "compute5": lost(),
     "compute6": stale(),
     "compute7": needs_libvirt(),
+    "compute8": by_library(),
     "compute10": needs_patch(),
     "compute4": UNREACHABLE,
     "storage1": FAILED,

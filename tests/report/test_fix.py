@@ -23,7 +23,8 @@ state = home / "state"
 word = state.read_text(encoding="utf-8")
 check = "check " if args["_ansible_check_mode"] else ""
 with open(home / "calls", "a", encoding="utf-8") as calls:
-    calls.write(check + name + " " + " ".join(args.get("containers") or []) + (" prove" if args.get("prove") else "") + "\\n")
+    how = (" prove" if args.get("prove") else "") + (" by the library" if args.get("method") == "library" else "")
+    calls.write(check + name + " " + " ".join(args.get("containers") or []) + how + "\\n")
 with open(home.parent / "order", "a", encoding="utf-8") as order:
     order.write(home.name + " " + name + "\\n")
 results = json.loads((home / "results.json").read_text(encoding="utf-8"))
@@ -123,6 +124,8 @@ def world(tmp_path):
     return World(tmp_path)
 
 
+# As who wants no library, and gives no patch set.
+PACKAGES = {"nfs_lock_fix_patch_set": "", "nfs_lock_cure_method": "packages"}
 LOOK, LOOK_PROVE, ENSURE, PATCH = "nfs_lock_info ", "nfs_lock_info  prove", "rpcbind_ensure ", "nfs_lock_fix cinder_volume"
 
 
@@ -152,15 +155,15 @@ def test_a_host_where_both_causes_are_is_patched_after_its_services_live(world):
 def test_no_patch_set_is_needed_where_no_patch_is(world):
     world.has(dead=DEAD_STATD)
     assert world.run(nfs_lock_fix_patch_set="") == 0, world.output
-    # What needs one is left, and keeps nobody else from his cure; what has one is well.
+    # What needs one is left if nobody wants the library, and keeps nobody else from his cure; what has one is well.
     world.has(a=REFUSES, dead=DEAD_STATD, patched={"nfs_lock_info": patched_volume()})
-    assert world.run(nfs_lock_fix_patch_set="") == 2
+    assert world.run(**PACKAGES) == 2
     assert world.said("a").startswith("a: left: JuiceFS:vol: locks_refused")
     assert "-e nfs_lock_fix_patch_set=FOLDER" in world.said("a")
     assert world.calls("a") == world.calls("patched") == [LOOK]
     assert world.said("patched").startswith("patched: nothing: ")
     assert world.said("dead").startswith("dead: done: ")
-    assert world.run(nfs_lock_fix_patch_set="", nfs_lock_cure_patch="never") == 2
+    assert world.run(**PACKAGES, nfs_lock_cure_patch="never") == 2
     assert world.said("a").startswith("a: left: JuiceFS:vol: locks_refused")
 
 
@@ -281,7 +284,7 @@ def test_a_mount_that_is_left_to_a_person_keeps_no_host_from_its_other_cures(wor
     after = works(copy.deepcopy(hostvars.needs_patch()))
     after["proofs"][0].update(path="/var/lib/cinder/mnt/juice", result="fails", step="create")
     world.has(a={**DEAD_STATD, "nfs_lock_info": info, "nfs_lock_info@rpcbind_ensure": after}, b=DEAD_STATD)
-    assert world.run(nfs_lock_fix_patch_set="") == 2
+    assert world.run(**PACKAGES) == 2
     assert world.said("a").startswith("a: left: rpcbind and rpc.statd answer; qemu-img create still fails at /var/lib/cinder/mnt/juice")
     assert world.said("b").startswith("b: done: ")
 
@@ -320,9 +323,71 @@ def test_a_host_where_libvirt_keeps_guests_from_starting_is_left_and_stops_nobod
     )
     # What is left needs no patch set, and no run helps it.
     world.has(a={"nfs_lock_info": for_guests(True)})
-    assert world.run(nfs_lock_fix_patch_set="") == 2
+    assert world.run(**PACKAGES) == 2
     assert world.calls("a") == [LOOK]
     assert world.said("a").startswith("a: left: JuiceFS:vol: locks_refused: ")
+
+
+def with_library(covered=True):
+    """The host of for_guests() once it has the library: libvirt's own lock is refused, and keeps nothing from starting if libvirt was started with it."""
+    info = for_guests(True, False)
+    info["libvirt"]["locks"] = hostvars.locks(own_locks=True, covered=covered)
+    info["packages"] = [hostvars.packages("nova_libvirt", "library", library="installed")]
+    if not covered:
+        info["mounts"][0].update(cure=hostvars.PATCH, recommended_fix="patch", guests={"start": "no", "missing": [hostvars.REFUSED]})
+        info["guest_proofs"][0].update(result="fails", detail="unable to lock")
+    return info
+
+
+BY_LIBRARY = PATCH_LIBVIRT + " by the library"
+
+
+def test_without_a_patch_set_the_library_is_the_cure_and_nothing_is_left_to_a_person(world):
+    gets = {"nfs_lock_info": for_guests(False), "nfs_lock_fix": FIXED, "nfs_lock_info@nfs_lock_fix": with_library()}
+    world.has(a=gets, well=WELL, patched={**gets, "nfs_lock_info": for_guests(True)})
+    assert world.run("diagnose", nfs_lock_fix_patch_set="") == 0, world.output
+    assert "the library: nova_libvirt: locks_refused at /var/lib/nova/mnt/juice" in world.output
+    assert "the library: nova_libvirt: the lock of libvirt itself is refused at /var/lib/nova/mnt/juice" in world.output
+    assert "by hand: " not in world.output
+    assert world.run("fix", "--check", nfs_lock_fix_patch_set="") == 0, world.output
+    assert world.calls("a") == ["check " + LOOK, "check " + BY_LIBRARY]
+    assert world.run(nfs_lock_fix_patch_set="") == 0, world.output
+    assert world.calls("a") == world.calls("patched") == [LOOK, BY_LIBRARY, LOOK_PROVE]
+    assert world.calls("well") == [LOOK]
+    done = "rpcbind and rpc.statd answer; the library: nova_libvirt; qemu-img works on 1 mount, WITHOUT a lock; a guest started on 1 mount, WITHOUT a lock"
+    assert world.said("a") == f"a: done: {done}"
+    assert world.said("patched") == f"patched: done: {done}"
+
+    # Once it is there, nothing is to be done.
+    assert world.run(nfs_lock_fix_patch_set="") == 0, world.output
+    assert world.calls("a") == [LOOK]
+    assert world.said("a") == "a: nothing: locks_refused: " + hostvars.MEANING["locks_refused"]
+    assert world.run("diagnose", nfs_lock_fix_patch_set="", nfs_lock_require_clean=True) == 0, world.output
+
+
+def test_a_libvirt_that_was_not_started_with_the_library_fails_its_host(world):
+    world.has(a={"nfs_lock_info": for_guests(False), "nfs_lock_fix": FIXED, "nfs_lock_info@nfs_lock_fix": with_library(covered=False)})
+    assert world.run(nfs_lock_fix_patch_set="") == 2
+    assert world.said("a").startswith("a: failed: Insist on the proof: ")
+    assert "a guest does not start at /var/lib/nova/mnt/juice in nova_libvirt: unable to lock" in world.said("a")
+
+
+@pytest.mark.parametrize("variables", [{"nfs_lock_cure_method": "library"}, {"nfs_lock_fix_method": "library"}, {"nfs_lock_cure_method": "both"}])
+def test_a_way_that_cannot_be_gone_is_said_at_once(world, variables):
+    world.has(a=REFUSES)
+    assert world.run(**variables) == 2
+    assert "the library takes no patch set" in world.output
+    assert world.calls("a") == []
+
+
+def test_the_way_back_takes_both_back_unless_one_is_named(world):
+    row = {**ROW, "status": "restored", "library": {"before": "installed", "after": "none", "wanted": "none"}}
+    world.has(a={"nfs_lock_fix": {**FIXED, "containers": [row]}})
+    assert world.run("rollback", nfs_lock_fix_patch_set="") == 0, world.output
+    assert world.calls("a") == ["nfs_lock_fix "]
+    assert "cinder_volume: restored, the library installed -> none" in world.output
+    assert world.run("rollback", nfs_lock_fix_patch_set="", nfs_lock_fix_method="library") == 0, world.output
+    assert world.calls("a") == ["nfs_lock_fix  by the library"]
 
 
 def test_a_guest_that_does_not_start_fails_its_host_unless_libvirts_settings_tell_why(world):
@@ -364,7 +429,7 @@ def test_a_patch_that_was_lost_is_told_and_brought_back(world):
 
     # Without a patch set a person is asked for one; where no patch is wanted, it is only told.
     world.has(a=lost)
-    assert world.run(nfs_lock_fix_patch_set="") == 2
+    assert world.run(**PACKAGES) == 2
     assert world.said("a").startswith("a: left: cinder_backup: it was recreated and has lost the patch. Give the patch set")
     assert world.run(nfs_lock_cure_patch="never") == 0, world.output
     assert world.said("a") == "a: nothing: ok: locks work; cinder_backup: it was recreated and has lost the patch"

@@ -29,7 +29,7 @@ def promtool(*arguments, text=None):
 
 
 def test_every_form_is_as_it_should_be_and_a_second_run_changes_nothing(fleet, golden):
-    measured = ("compute2", "compute4", "compute5", "compute6", "compute7", "storage1")
+    measured = ("compute2", "compute4", "compute5", "compute6", "compute7", "compute8", "storage1")
     hosts = fleet({host: result for host, result in hostvars.TYPICAL.items() if result is not None}, measured)
     named = ("-e", json.dumps({"nfs_lock_report_hosts": list(hostvars.TYPICAL)}))  # storage2 is not in the inventory
 
@@ -45,7 +45,7 @@ def test_every_form_is_as_it_should_be_and_a_second_run_changes_nothing(fleet, g
     for form in FORMS:
         golden(f"nfs-lock-report.{form}", plain(hosts.report(form)))
         assert stat.S_IMODE((hosts.reports / f"nfs-lock-report.{form}").stat().st_mode) == 0o644
-    for host in ("compute2", "compute5", "compute6", "compute7", "storage1"):
+    for host in ("compute2", "compute5", "compute6", "compute7", "compute8", "storage1"):
         found = hosts.textfile(host).read_text(encoding="utf-8")
         golden(f"{host}.prom", re.sub(r"(?m)^(nfs_lock_probe_timestamp_seconds) \d{10}$", r"\1 1700000000", found))
         checked = promtool("check", "metrics", text=found)
@@ -315,3 +315,16 @@ def test_every_status_and_verdict_is_explained_on_the_page():
     assert sorted(explained) == sorted(labels)
     assert set(lock_report_page.TONES) == {*lock_report.STATUSES, *lock_report.VERDICTS, "none"}
     assert set(lock_report.FIXES.values()) | set(lock_report.CURES) <= set(lock_report.STATUSES)
+
+
+def test_a_host_that_lost_the_library_is_told_how_kolla_keeps_it():
+    from ansible_collections.nfslock.kolla.plugins.plugin_utils import lock_report
+
+    info = hostvars.lost()
+    info["drift"][0]["what"] = "library"
+    host = lock_report.read_host("a", info, None)
+    assert (host["status"], host["reason"]) == ("drift", "cinder_backup: with the library before, and stock again")
+    assert "nfslock.kolla.keep" in host["cure"]["text"] and host["cure"]["command_known"]
+    assert host["cure"]["command"] == "ansible-playbook -i INVENTORY -l a nfslock.kolla.fix"
+    info["drift"].append({**info["drift"][0], "container": "cinder_volume", "what": "packages"})
+    assert "nfs_lock_fix_patch_set=FOLDER" in lock_report.read_host("a", info, None)["cure"]["command"]

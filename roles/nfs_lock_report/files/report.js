@@ -107,7 +107,7 @@
         [`${words(p.result)}${p.unlocked ? ", without a lock" : ""} in `, code(p.container), " at ", code(p.path), p.detail ? `: ${p.detail}` : ""]))));
     }
     if (host.stale_guests.length) {
-      parts.push(...group("Stale guests", table("Running guests whose QEMU was replaced since they were started", ["guest", "process", "locks", "what to do"],
+      parts.push(...group("Stale guests", table("Running guests whose QEMU was replaced since they were started, or which have not the library", ["guest", "process", "locks", "what to do"],
         host.stale_guests.map((g) => [code(g.guest), String(g.pid), String(g.locks), g.advice]))));
     }
     if (host.drift.length) parts.push(...group("Drift since the last fix", list(host.drift.map((d) => [code(d.container), ` ${words(d.kind)}: ${d.message}${d.counts ? "" : " (its own work does not use that package)"}`]))));
@@ -123,6 +123,9 @@
       parts.push(...group("Versions", table("QEMU in each container", ["container", "QEMU", "packages", "image"], host.packages.map((p) => [
         code(p.container),
         p.error || [`${p.qemu}${p.variant ? ` (${p.variant})` : ""}`,
+          ["", "none"].includes(p.library.state) ? "" : el("div", {className: "quiet"}, `the library: ${p.library.state}`,
+            p.library.current || !p.library.sha256 ? "" : ", another build than this collection's", ...(p.library.sha256 ? [", SHA-256 ", code(p.library.sha256)] : [])),
+          p.library.others.length ? el("div", {className: "quiet"}, `/etc/ld.so.preload also names ${p.library.others.join(", ")}`) : "",
           p.stock_emulators.length ? el("div", {className: "quiet"}, `emulators without the patch, which do not count: ${p.stock_emulators.join(", ")}`) : ""],
         p.installed.length ? p.installed.map((i) => el("div", null, code(`${i.name} ${i.version}`), i.held ? " held" : "")) : "none",
         [p.image, p.distribution, p.state].filter(Boolean).join(", "),
@@ -135,7 +138,8 @@
     if (locks.container) {
       services.push(`libvirt ${locks.version} in ${locks.container} takes ${locks.own_locks ? "a lock" : "no lock"} of its own on each disk: `
         + `remember_owner ${on(locks.remember_owner)}, dynamic_ownership ${on(locks.dynamic_ownership)}`
-        + `${locks.lock_manager ? `, lock_manager ${locks.lock_manager}` : ""} (${locks.file})${locks.detail ? `: ${locks.detail}` : ""}`);
+        + `${locks.lock_manager ? `, lock_manager ${locks.lock_manager}` : ""} (${locks.file})${locks.detail ? `: ${locks.detail}` : ""}`
+        + `${locks.covered ? "; it has the library loaded, and goes on where that lock is refused" : ""}`);
     }
     if (libvirt.container) services.push(`${libvirt.container} is ${libvirt.healthy ? "healthy" : "not healthy"}${libvirt.detail ? `: ${libvirt.detail}` : ""}`);
     if (host.engine.name) services.push(`${host.engine.name} ${host.engine.version}`);
