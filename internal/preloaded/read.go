@@ -1,4 +1,4 @@
-// Package preloaded knows what of the preloaded library is in a container, and which processes have it loaded.
+// Package preloaded knows what of the preloaded library is in a container, which processes have it loaded, and how its two files come and go.
 package preloaded
 
 import (
@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
@@ -50,7 +51,7 @@ func (s Seen) Active() bool { return s.State == Installed || s.State == Bound ||
 
 // Limits of what is read: the library has at most 70 kB, and a list is a line or two.
 const (
-	libraryLimit = 1 << 20
+	libraryLimit = 256 << 10
 	listLimit    = 64 << 10
 )
 
@@ -99,7 +100,7 @@ func Read(root *os.Root) (Seen, error) {
 func read(root *os.Root, name string, limit int64) (data []byte, mounted bool, err error) {
 	file, info, err := foreign.OpenLinked(root, strings.TrimPrefix(name, "/"))
 	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, foreign.ErrNotRegular):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, foreign.ErrNotRegular), errors.Is(err, syscall.ENOTDIR):
 		return nil, false, nil
 	case err != nil:
 		return nil, false, fmt.Errorf("cannot read %s: %w", name, err)
@@ -132,10 +133,12 @@ func read(root *os.Root, name string, limit int64) (data []byte, mounted bool, e
 func Entries(list []byte) (entries []string) {
 	for line := range strings.Lines(string(list)) {
 		line, _, _ = strings.Cut(line, "#")
-		entries = append(entries, strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" \t\n:", r) })...)
+		entries = append(entries, strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(separators, r) })...)
 	}
 	return entries
 }
+
+const separators = " \t\n:"
 
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 

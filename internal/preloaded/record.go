@@ -91,7 +91,7 @@ func writeRecord(dir string, r Record) error {
 		} else if err != nil {
 			return err
 		}
-		return syncFolder(root)
+		return syncFolder(root, ".")
 	}
 	r.Schema = recordSchema
 	data, err := json.MarshalIndent(r, "", "  ")
@@ -116,11 +116,11 @@ func writeRecord(dir string, r Record) error {
 	if err := root.Rename(part, recordName); err != nil {
 		return errors.Join(err, root.Remove(part))
 	}
-	return syncFolder(root)
+	return syncFolder(root, ".")
 }
 
-func syncFolder(root *os.Root) error {
-	dir, err := root.Open(".")
+func syncFolder(root *os.Root, name string) error {
+	dir, err := root.Open(name)
 	if err != nil {
 		return err
 	}
