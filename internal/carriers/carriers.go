@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 )
 
 // Engine is what is asked of an engine.
@@ -60,7 +62,7 @@ func Choose(ctx context.Context, e Engine, dir string, asked []string) (Choice, 
 		return c, c.missing()
 	}
 	kept := keptOf(dir)
-	c.search(ctx, e, list, kept)
+	c.search(ctx, e, list, slices.Concat(kept, recordedOf(dir)))
 	kolla.Sort(c.Names)
 	for _, name := range kept {
 		if _, there := c.IDs[name]; !there {
@@ -94,6 +96,12 @@ func keptOf(dir string) []string {
 		names = append(names, e.Name())
 	}
 	return names
+}
+
+// recordedOf names the containers into which this host has put the library. What is wrong with that record is likewise for others to say.
+func recordedOf(dir string) []string {
+	record, _ := preloaded.ReadRecord(dir)
+	return slices.Collect(maps.Keys(record.Containers))
 }
 
 // answer is what is known of one container.

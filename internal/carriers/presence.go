@@ -21,6 +21,10 @@ var Packages = []string{
 // lists is the folder in which dpkg has a file list of each package that it unpacked, named after it: none of QEMU's is Multi-Arch: same.
 var lists = []string{"var", "lib", "dpkg", "info"}
 
+// programs are looked for where dpkg has no database, as in an image with rpm packages: the emulator and the tool of Rocky's and CentOS's. No image of kolla's
+// has a link in their place.
+var programs = [][]string{{"usr", "libexec", "qemu-kvm"}, {"usr", "bin", "qemu-img"}}
+
 // hasQEMU tells whether dpkg's database below a root has one of the packages, by a few dozen system calls: to read a status file takes fifty times as long. Nothing
 // is opened for reading, no link is followed, and nothing is asked of any other mount than the root's own: what is mounted there may never answer, and no image
 // of kolla's has its database on one.
@@ -34,21 +38,42 @@ func hasQEMU(root *os.Root) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	at, path := int(start.Fd()), ""
-	for _, name := range lists {
+	found, database, err := hasFile(int(start.Fd()), home, lists, listsOf(Packages))
+	if database || err != nil {
+		return found, err
+	}
+	for _, path := range programs {
+		last := len(path) - 1
+		if found, _, err := hasFile(int(start.Fd()), home, path[:last], path[last:]); found || err != nil {
+			return found, err
+		}
+	}
+	return false, nil
+}
+
+func listsOf(packages []string) (names []string) {
+	for _, name := range packages {
+		names = append(names, name+".list")
+	}
+	return names
+}
+
+// hasFile tells whether a folder has a file of one of the names, and whether there is such a folder.
+func hasFile(at, home int, folder, names []string) (found, there bool, err error) {
+	path := ""
+	for _, name := range folder {
 		path += "/" + name
 		next, err := step(at, name, home, unix.O_DIRECTORY)
 		if absent(err) {
-			return false, nil // an image with rpm packages, or with none
+			return false, false, nil
 		}
 		if err != nil {
-			return false, &fs.PathError{Op: "look at", Path: path, Err: err}
+			return false, false, &fs.PathError{Op: "look at", Path: path, Err: err}
 		}
 		defer unix.Close(next)
 		at = next
 	}
-	for _, name := range Packages {
-		name += ".list"
+	for _, name := range names {
 		file, err := step(at, name, home, 0)
 		if absent(err) {
 			continue
@@ -59,13 +84,13 @@ func hasQEMU(root *os.Root) (bool, error) {
 			unix.Close(file)
 		}
 		if err != nil {
-			return false, &fs.PathError{Op: "look at", Path: path + "/" + name, Err: err}
+			return false, true, &fs.PathError{Op: "look at", Path: path + "/" + name, Err: err}
 		}
 		if info.Mode&unix.S_IFMT == unix.S_IFREG {
-			return true, nil
+			return true, true, nil
 		}
 	}
-	return false, nil
+	return false, true, nil
 }
 
 // step takes hold of what a folder has under a name, without opening it: O_PATH, open(2). Of something that is mounted there it does no more than see that.

@@ -78,6 +78,12 @@ func TestQEMUIsFoundByDpkgsFileLists(t *testing.T) {
 		{"packages of QEMU's that take no locks", []string{infoDir + "/qemu-guest-agent.list", infoDir + "/qemu-system-common.list", infoDir + "/qemu-system-data.list", infoDir + "/qemu-block-extra.list"}, false},
 		{"no folder for them", []string{"var/lib/dpkg/status"}, false},
 		{"rpm", []string{"var/lib/rpm/rpmdb.sqlite"}, false},
+		{"rpm's emulator", []string{"var/lib/rpm/rpmdb.sqlite", "usr/libexec/qemu-kvm"}, true},
+		{"rpm's tool", []string{"usr/bin/qemu-img"}, true},
+		{"rpm's guest agent", []string{"usr/bin/qemu-ga"}, false},
+		{"a link for a program", []string{"usr/bin/qemu-img>../libexec/other", "usr/libexec/other"}, false},
+		{"a pipe for a program", []string{"usr/bin/qemu-img|"}, false},
+		{"a program beside a database that has no package of it", []string{infoDir + "/dpkg.list", "usr/bin/qemu-img"}, false},
 		{"nothing at all", nil, false},
 		{"a pipe for a folder", []string{"var/lib/dpkg/info|"}, false},
 		{"a pipe on the way", []string{"var/lib|"}, false},
@@ -95,8 +101,8 @@ func TestQEMUIsFoundByDpkgsFileLists(t *testing.T) {
 
 // TestHostileLinksLeadNowhere: neither out of the container nor to another place in it.
 func TestHostileLinksLeadNowhere(t *testing.T) {
-	outside := tree(t, infoDir+"/qemu-utils.list")
-	for _, link := range []string{"var>" + outside + "/var", "var/lib>" + outside + "/var/lib", "var/lib/dpkg>../../elsewhere", "var/lib/dpkg/info>info"} {
+	outside := tree(t, infoDir+"/qemu-utils.list", "usr/bin/qemu-img")
+	for _, link := range []string{"usr>" + outside + "/usr", "usr/bin>" + outside + "/usr/bin", "var>" + outside + "/var", "var/lib>" + outside + "/var/lib", "var/lib/dpkg>../../elsewhere", "var/lib/dpkg/info>info"} {
 		dir := tree(t, "elsewhere/info/qemu-utils.list", link)
 		if got, err := ask(t, dir); err != nil || got {
 			t.Errorf("%s: %v, %v", link, got, err)

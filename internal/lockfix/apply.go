@@ -62,7 +62,9 @@ func (j *job) apply(ctx context.Context, o Options, set Set, f *files, all []*wo
 	for _, w := range all {
 		fit := w.plan.Back || w.plan.Failure == nil && w.plan.Stays == ""
 		if w.err == nil && fit && (w.plan.Back || !failed(all) || o.OnError == OnErrorKeep) {
-			w.err = j.restart(ctx, w)
+			if w.err = j.restart(ctx, w); w.err == nil && !w.plan.Back {
+				w.err = j.verifyLoaded(ctx, w)
+			}
 			w.done = w.err == nil
 		}
 		w.rolledBack = w.plan.Back && w.err == nil
@@ -171,13 +173,16 @@ func (j *job) change(ctx context.Context, w *work, f *files) error {
 			}
 		}
 	}
+	if s, ok := w.plan.libraryStep(); ok {
+		return j.load(ctx, w, s.Verb, w.plan.Library)
+	}
 	return nil
 }
 
 // sources are the files that are to be installed: of the patch set, of the baseline, or of what a dead run found.
 func (w *work) sources(names []string, f *files) (delivery, error) {
 	switch {
-	case w.plan.Back:
+	case w.plan.Back, w.plan.PackagesBack:
 		return w.undo.files(w, names)
 	case len(w.plan.Files) > 0:
 		return delivery{packages: w.plan.Files, open: f.open}, nil

@@ -19,6 +19,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 )
 
 // journal is what a run is doing, for the run after it if this one dies. It is a file of lines: first the containers that are to
@@ -38,7 +39,7 @@ const (
 	damagedName   = "damaged.log"
 	undoName      = "undo"
 	journalSchema = 1
-	journalLimit  = 4 << 20 // bytes; a run on five containers writes about 4,000
+	journalLimit  = 16 << 20 // bytes; a run on five containers writes about 4,000, and what there is of the library in them, at most 420,000 each
 )
 
 // Before is a container as it was before the first run touched it that has not been brought to an end, and what has been
@@ -47,9 +48,11 @@ type Before struct {
 	Name     string          `json:"name"`
 	ID       string          `json:"id"`
 	Packages []BeforePackage `json:"packages"`
-	Restart  bool            `json:"restart,omitempty"` // the plan ends with one
-	Begun    []Verb          `json:"begun,omitempty"`   // in this order
-	Owed     *time.Time      `json:"owed,omitempty"`    // a restart is, unless the container was started after this start of it
+	// Library is what there was of the preloaded library, its bytes too; nil where it was not to change.
+	Library *preloaded.Files `json:"library,omitempty"`
+	Restart bool             `json:"restart,omitempty"` // the plan ends with one
+	Begun   []Verb           `json:"begun,omitempty"`   // in this order
+	Owed    *time.Time       `json:"owed,omitempty"`    // a restart is, unless the container was started after this start of it
 }
 
 // BeforePackage is one package of it.
@@ -318,6 +321,9 @@ func firstLine(text []byte) (*deadRun, error) {
 	return &d, nil
 }
 
+// programs: those that start afterwards are other ones.
+func programs(v Verb) bool { return v == Install || v == Load || v == Unload }
+
 func (d *deadRun) add(s journalStep) error {
 	for _, name := range s.Containers {
 		i := slices.IndexFunc(d.Containers, func(b Before) bool { return b.Name == name })
@@ -331,10 +337,10 @@ func (d *deadRun) add(s journalStep) error {
 		case s.Verb == Keep: // changes nothing in the container
 		case !s.Done:
 			b.Begun = append(b.Begun, s.Verb)
-			if s.Verb == Install && b.Restart {
+			if programs(s.Verb) && b.Restart {
 				b.Owed = s.Start
 			}
-		case s.Verb == Install && b.Restart:
+		case programs(s.Verb) && b.Restart:
 			b.Owed = s.Start
 		case s.Verb == Restart:
 			b.Owed = nil

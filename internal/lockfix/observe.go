@@ -20,6 +20,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 )
 
 // containers is what the main job asks of an engine.
@@ -35,6 +36,7 @@ type target struct {
 	seen Seen
 	root *os.Root // its files; nil unless it runs
 	db   *deb.Database
+	dpkg bool     // its packages are of interest
 	kept *os.Root // the folder of its baseline, nil if there is none
 	down bool     // it was waited for already, and did not come up
 }
@@ -52,7 +54,10 @@ func (t *target) close() {
 type sight struct {
 	asked    []string
 	open     map[string]Before // in which a dead run began something
+	record   preloaded.Record  // which containers had the library
+	packages bool              // they are of interest everywhere, not only where a dead run began something with them
 	contents bool              // read the packages from before, too: they may be installed
+	library  bool              // the library is to come or go
 	change   bool              // no check mode: wait for another dpkg, remove what a run left
 }
 
@@ -61,7 +66,7 @@ func (j *job) observe(ctx context.Context, names []string, see sight) []*target 
 	targets := make([]*target, len(names))
 	var group errgroup.Group
 	for i, name := range names {
-		t := &target{seen: Seen{Name: name, Unasked: !slices.Contains(see.asked, name)}}
+		t := &target{seen: Seen{Name: name, Unasked: !slices.Contains(see.asked, name), Recorded: see.record.Containers[name].ID}}
 		if b, ok := see.open[name]; ok {
 			t.seen.Dead = &b
 		}
@@ -117,8 +122,13 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 	if t.State != "running" {
 		return nil
 	}
-	if s.Distribution, err = kolla.ReadDistribution(t.root); err != nil || !s.Distribution.UsesDpkg() {
+	if s.Distribution, err = kolla.ReadDistribution(t.root); err != nil {
 		return err
+	}
+	j.lookAtLibrary(ctx, t, see)
+	t.dpkg = s.Distribution.UsesDpkg() && (see.packages || s.Dead != nil && len(s.Dead.Packages) > 0)
+	if !t.dpkg {
+		return nil
 	}
 	if inside, err := t.root.Stat(filepath.Dir(privateDir)); err == nil {
 		if outside, err := os.Stat(filepath.Dir(j.dir)); err == nil && os.SameFile(inside, outside) {
@@ -205,6 +215,21 @@ func (j *job) readIn(ctx context.Context, t *target) error {
 	return t.readPackages()
 }
 
+// lookAgain reads the two files and, where they are of interest, the packages as they are now.
+func (t *target) lookAgain(ctx context.Context) error {
+	root := t.root
+	place, err := within(ctx, placeLimit, func() (preloaded.Place, error) { return preloaded.Look(root) })
+	if t.seen.LibraryDamage = ""; err != nil {
+		t.seen.LibraryDamage = err.Error()
+	} else {
+		t.seen.Library = place
+	}
+	if !t.dpkg {
+		return nil
+	}
+	return t.readPackages()
+}
+
 // readPackages reads the dpkg database as it is now.
 func (t *target) readPackages() (err error) {
 	if t.db, err = deb.OpenDatabase(t.root); err != nil {
@@ -241,7 +266,7 @@ func needed(m patchset.Manifest, targets []*target) []patchset.Package {
 func (j *job) inspectFiles(ctx context.Context, o Options, set Set, targets []*target) {
 	var group errgroup.Group
 	for _, t := range targets {
-		if t.seen.unfit() != nil {
+		if t.seen.unfit() != nil || !t.dpkg {
 			continue
 		}
 		group.Go(func() error {

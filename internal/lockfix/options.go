@@ -1,5 +1,5 @@
-// Package lockfix is the main job: it brings the patched QEMU packages into a host's kolla containers, or the packages
-// from before back. Observe, plan, apply, verify, report: only apply changes anything.
+// Package lockfix is the main job: it brings the preloaded library or the patched QEMU packages into a host's kolla containers, or
+// what was there before back. Observe, plan, apply, verify, report: only apply changes anything.
 package lockfix
 
 import (
@@ -14,6 +14,7 @@ import (
 // Options are the user's words, of the right type already. The documentation of each is in modules/nfs_lock_fix.
 type Options struct {
 	State              string            `json:"state"`
+	Method             string            `json:"method"` // empty: see packages and library
 	PatchSet           string            `json:"patch_set"`
 	RemoteSrc          bool              `json:"remote_src"`
 	ManifestSHA256     string            `json:"manifest_sha256"`
@@ -37,6 +38,8 @@ type Options struct {
 const (
 	Present         = "present"
 	Absent          = "absent"
+	MethodLibrary   = "library"
+	MethodPackages  = "packages"
 	RestartAuto     = "auto"
 	RestartAlways   = "always"
 	RestartNever    = "never"
@@ -45,6 +48,19 @@ const (
 )
 
 func (o Options) absent() bool { return o.State == Absent }
+
+// packages tells whether the packages are to come or go: where no method is named, they come with a patch set and go in any case.
+func (o Options) packages() bool {
+	return o.Method == MethodPackages || o.Method == "" && (o.absent() || o.PatchSet != "")
+}
+
+// library tells the same of the preloaded library.
+func (o Options) library() bool {
+	return o.Method == MethodLibrary || o.Method == "" && (o.absent() || o.PatchSet == "")
+}
+
+// patches: a patch set is to be read.
+func (o Options) patches() bool { return !o.absent() && o.packages() }
 
 func (o Options) limit() time.Duration { return time.Duration(o.Timeout) * time.Second }
 
@@ -59,8 +75,12 @@ func (o Options) check() error {
 		return nil
 	}
 	switch {
+	case o.Method == MethodLibrary && o.PatchSet != "":
+		return errors.New("cannot use a patch set with method: library, which needs none: leave out one of them")
+	case o.library():
+		return nil
 	case o.PatchSet == "":
-		return errors.New("cannot patch without a patch set: name its folder with patch_set")
+		return errors.New("cannot patch without a patch set: name its folder with patch_set, or use method: library, which needs none")
 	case sftpset.IsAddress(o.PatchSet) && o.RemoteSrc:
 		return errors.New("cannot use remote_src with an address: it is for a patch_set that is a folder of this host")
 	case sftpset.IsAddress(o.PatchSet): // openSource reads it

@@ -9,6 +9,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 )
 
 // Seen is what was observed of one container. It is plain data: the same Seen gives the same plan.
@@ -27,6 +28,11 @@ type Seen struct {
 	Problems        map[string][]deb.FileProblem // by package: files that are not as the wanted package has them
 	Kept            *Baseline                    // the packages from before, if this host keeps them
 	KeptDamage      string                       // why those cannot be used
+	Library         preloaded.Place              // what there is of the preloaded library
+	LibraryDamage   string                       // why that could not be seen
+	Program         preloaded.Program            // one that the library is for
+	Daemons         []Daemon                     // libvirt's, where guests run
+	Recorded        string                       // the id of the container of this name in which this host put the library
 	Failure         *Failure                     // it could not be observed
 }
 
@@ -45,6 +51,8 @@ const (
 	Install Verb = "install" // copy files in, one dpkg call, verify
 	Hold    Verb = "hold"    // keep apt from replacing them
 	Unhold  Verb = "unhold"
+	Load    Verb = "load"   // put the library, then its list
+	Unload  Verb = "unload" // take the list's entry, then the library
 	Restart Verb = "restart"
 	Forget  Verb = "forget" // remove the baseline
 )
@@ -52,7 +60,7 @@ const (
 // Step is one change to one container. It says what, not how.
 type Step struct {
 	Verb     Verb
-	Packages []string // names; none for Restart and Forget
+	Packages []string // names; none for what is not about packages
 }
 
 // ContainerPlan is what is to happen to one container.
@@ -64,10 +72,15 @@ type ContainerPlan struct {
 	Files   []patchset.Package // for Install of a patch set
 	Reasons map[string]string  // why a package is installed again in the version it has
 	Notes   []string           // for the warnings
+	Library preloaded.Files    // for Load and Unload: what is to be there
+	Wanted  preloaded.State    // what was asked for; empty: as it is
 	Back    bool               // the steps lead back to what a dead run found
-	Stays   string             // why what a dead run left cannot be worked on now; nobody asked for this container
-	Reason  string             // why it is passed over
-	Failure *Failure           // it cannot be brought to what was asked for
+	// PackagesBack: those of the packages do, though the container is brought forward otherwise.
+	PackagesBack bool
+	reloaded     bool     // the restart is to show in what libvirt has loaded
+	Stays        string   // why what a dead run left cannot be worked on now; nobody asked for this container
+	Reason       string   // why it is passed over
+	Failure      *Failure // it cannot be brought to what was asked for
 }
 
 // MakePlan decides what is to be done. It reads nothing but its arguments.
@@ -90,10 +103,8 @@ func MakePlan(o Options, set Set, seen []Seen) []ContainerPlan {
 		case p.Failure != nil:
 		case s.Unasked:
 			p.takeBack()
-		case o.absent():
-			p.restore(o)
 		default:
-			p.patch(o, set)
+			p.aim(o, set)
 		}
 		if p.Failure == nil {
 			p.Failure = p.lacksRoom(set)
@@ -124,7 +135,7 @@ func (s Seen) stopped() bool {
 // passedOver: the container was stopped and nobody named it. Not one that a dead run left between two states, and not one from which something of ours
 // is to be taken back: a run that says that it did that must have done it.
 func (s Seen) passedOver(o Options) bool {
-	ours := s.Kept != nil && s.Kept.ID == s.ID || s.KeptDamage != ""
+	ours := o.packages() && (s.Kept != nil && s.Kept.ID == s.ID || s.KeptDamage != "") || o.library() && s.Recorded != "" && s.Recorded == s.ID
 	owed := s.Dead != nil || o.absent() && ours
 	return s.Failure == nil && s.stopped() && len(o.Containers) == 0 && !owed
 }
@@ -144,13 +155,15 @@ func (s Seen) unfit() *Failure {
 			Step: "observe", Message: fmt.Sprintf("cannot work in %s: it is %s", s.Name, s.State),
 			Hint: "start or unpause it, or name the other containers with the option containers",
 		}
-	case !s.Distribution.UsesDpkg():
-		return &Failure{
-			Step: "observe", Message: fmt.Sprintf("cannot work in %s: its image is %s, and only Debian's and Ubuntu's packages can be rebuilt", s.Name, s.Distribution.ID),
-			Hint: "see the README for what helps without a patch: rpcbind and rpc.statd on the host, or NFSv4",
-		}
 	}
 	return nil
+}
+
+func (s Seen) withoutDpkg() *Failure {
+	return &Failure{
+		Step: "observe", Message: fmt.Sprintf("cannot work in %s: its image is %s, and only Debian's and Ubuntu's packages can be rebuilt", s.Name, s.Distribution.ID),
+		Hint: "method: library needs no package; see the README for what helps without both: rpcbind and rpc.statd on the host, or NFSv4",
+	}
 }
 
 // present tells whether dpkg has the package in some state other than removed. One that is half installed counts: it is
@@ -249,18 +262,30 @@ func (p *ContainerPlan) patch(o Options, set Set) {
 	if s.Kept != nil && s.Kept.ID != s.ID && len(keep) > 0 {
 		p.Notes = append(p.Notes, fmt.Sprintf("%s was recreated since it was patched: the packages kept from its predecessor are replaced by its own", s.Name))
 	}
-	p.finish(o, Patched, len(names) > 0)
 }
 
 // finish adds the restart and names the status.
-func (p *ContainerPlan) finish(o Options, changed Status, programs bool) {
-	p.Status = Unchanged
-	if slices.ContainsFunc(p.Steps, func(s Step) bool { return s.Verb == Install || s.Verb == Hold || s.Verb == Unhold }) {
-		p.Status = changed
+func (p *ContainerPlan) finish(o Options) {
+	if p.Status == Skipped && len(p.Steps) == 0 {
+		return
 	}
-	programs = programs || p.Seen.owesRestart()
-	if kolla.RunsGuests(p.Seen.Name) && (o.Restart == RestartAlways || o.Restart == RestartAuto && programs) {
+	_, programs := p.step(Install)
+	p.Status = Unchanged
+	if slices.ContainsFunc(p.Steps, func(s Step) bool { return slices.Contains([]Verb{Install, Hold, Unhold, Load, Unload}, s.Verb) }) {
+		p.Status = Patched
+		if o.absent() {
+			p.Status = Restored
+		}
+	}
+	if !kolla.RunsGuests(p.Seen.Name) {
+		return
+	}
+	programs = programs || p.reloads(o) || p.Seen.owesRestart()
+	if o.Restart == RestartAlways || o.Restart == RestartAuto && programs {
 		p.Steps = append(p.Steps, Step{Verb: Restart})
+		p.reloaded = o.library()
+	} else {
+		p.noteDaemons()
 	}
 }
 

@@ -116,6 +116,10 @@ func (p *ContainerPlan) before() Before {
 			b.Packages = append(b.Packages, BeforePackage{c.Name, have.Version, whole(have), have.Status.Want == "hold", replaced})
 		}
 	}
+	if _, ok := p.libraryStep(); ok && b.Library == nil {
+		found := s.Library.Files
+		b.Library = &found
+	}
 	_, restart := p.step(Restart)
 	b.Restart = b.Restart || restart
 	return b
@@ -124,8 +128,22 @@ func (p *ContainerPlan) before() Before {
 // takeBack plans the way back to what was there before a run died half way: for a container that nobody asked for this
 // time, or that cannot be brought forward.
 func (p *ContainerPlan) takeBack() {
-	dead := p.Seen.Dead
 	p.Steps, p.Files, p.Changes, p.Back, p.Status = nil, nil, nil, true, RolledBack
+	p.packagesBack()
+	_, programs := p.step(Install)
+	p.libraryBack()
+	if _, ok := p.libraryStep(); (ok || programs) && slices.Contains(p.Seen.Dead.Begun, Restart) {
+		p.Steps = append(p.Steps, Step{Verb: Restart})
+	}
+}
+
+// packagesBack plans the way back for the packages alone.
+func (p *ContainerPlan) packagesBack() {
+	dead := p.Seen.Dead
+	if dead == nil || len(dead.Packages) == 0 {
+		return
+	}
+	p.PackagesBack = true
 	var install, hold, unhold []string
 	for _, b := range dead.Packages {
 		have, ok := p.Seen.find(b.Name)
@@ -153,9 +171,6 @@ func (p *ContainerPlan) takeBack() {
 		if len(s.Packages) > 0 {
 			p.Steps = append(p.Steps, s)
 		}
-	}
-	if slices.Contains(dead.Begun, Restart) && len(install) > 0 {
-		p.Steps = append(p.Steps, Step{Verb: Restart})
 	}
 }
 
@@ -241,7 +256,7 @@ func (j *job) tidyHost(o Options, set Set, f *files, all []*work) (warnings []st
 		return nil
 	}
 	store := filepath.Join(j.dir, "store")
-	if o.absent() {
+	if o.absent() && o.packages() {
 		kept, err := os.ReadDir(filepath.Join(j.dir, "baseline"))
 		if err == nil && len(kept) == 0 || errors.Is(err, fs.ErrNotExist) {
 			err = errors.Join(os.RemoveAll(store), os.RemoveAll(filepath.Join(j.journal.dir, damagedName)))
@@ -251,7 +266,7 @@ func (j *job) tidyHost(o Options, set Set, f *files, all []*work) (warnings []st
 		}
 		return nil
 	}
-	if f.store == nil || !slices.ContainsFunc(all, func(w *work) bool { return w.done && len(w.plan.Files) > 0 }) {
+	if f == nil || f.store == nil || !slices.ContainsFunc(all, func(w *work) bool { return w.done && len(w.plan.Files) > 0 }) {
 		return nil
 	}
 	if err := f.store.Keep(set.Packages); err != nil {

@@ -22,7 +22,7 @@ func (j *job) report(call ansible.Call, all []*work, guests []Stale, result Resu
 	}
 	result.KeptBytes = keptBytes(j.dir)
 	if call.Diff {
-		result.Diff = difference(all, result.Containers)
+		result.Diff = difference(call, all, result.Containers)
 	}
 	if err := failures(result.Containers); err != nil {
 		return result, err
@@ -50,7 +50,8 @@ func (w *work) row(check bool, baseline string) Row {
 		Name: s.Name, ID: s.ID, Image: s.Image, Architecture: s.Architecture,
 		Distribution: strings.TrimSpace(s.Distribution.ID + " " + s.Distribution.Release),
 		Status:       w.plan.Status, Reason: w.plan.reason(), Packages: append([]Change{}, w.plan.Changes...), StaleQEMU: []Stale{}, Restarted: w.restarted,
-		Error: w.plan.Failure,
+		Library: w.plan.libraryRow(check, s.Library),
+		Error:   w.plan.Failure,
 	}
 	if check {
 		_, row.Restarted = w.step(Restart)
@@ -102,8 +103,13 @@ func summary(rows []Row, check bool) string {
 
 // difference shows, per container and package, versions and holds before and after, why a package is installed again in
 // the same version, and what is restarted.
-func difference(all []*work, rows []Row) []ansible.Diff {
+func difference(call ansible.Call, all []*work, rows []Row) []ansible.Diff {
 	var diffs []ansible.Diff
+	add := func(header, before, after string) {
+		if before != after {
+			diffs = append(diffs, ansible.Diff{Before: before, After: after, BeforeHeader: header, AfterHeader: header})
+		}
+	}
 	for i, w := range all {
 		var before, after strings.Builder
 		for _, c := range rows[i].Packages {
@@ -115,13 +121,14 @@ func difference(all []*work, rows []Row) []ansible.Diff {
 			before.WriteString("\n")
 			fmt.Fprintf(&after, "%s %s%s\n", c.Name, c.After, mark(w.willBeHeld(c.Name, held)))
 		}
-		if rows[i].Restarted {
+		library, libraryAfter := describeFiles(w.plan.Seen.Library.Files), describeFiles(w.plan.filesAfter(call.CheckMode, w.seen.Library))
+		if rows[i].Restarted && before.String() == after.String() && library != libraryAfter {
+			libraryAfter += "restarted\n"
+		} else if rows[i].Restarted {
 			after.WriteString("restarted\n")
 		}
-		if before.String() != after.String() {
-			header := rows[i].Name + " (packages)"
-			diffs = append(diffs, ansible.Diff{Before: before.String(), After: after.String(), BeforeHeader: header, AfterHeader: header})
-		}
+		add(rows[i].Name+" (packages)", before.String(), after.String())
+		add(rows[i].Name+" (library)", library, libraryAfter)
 	}
 	return diffs
 }

@@ -8,14 +8,14 @@ import (
 )
 
 // restore plans the way back to the packages from before.
-func (p *ContainerPlan) restore(o Options) {
+func (p *ContainerPlan) restore() {
 	s := p.Seen
 	if s.KeptDamage != "" {
 		p.Failure = &Failure{Step: "plan", Message: fmt.Sprintf("cannot restore %s: %s", s.Name, s.KeptDamage), Hint: s.stockByHand()}
 		return
 	}
 	if s.Kept == nil {
-		p.withoutBaseline(o)
+		p.withoutBaseline()
 		return
 	}
 	var install, hold, unhold []string
@@ -80,11 +80,10 @@ func (p *ContainerPlan) restore(o Options) {
 		p.Steps = append(p.Steps, Step{Unhold, unhold})
 	}
 	p.Steps = append(p.Steps, Step{Verb: Forget})
-	p.finish(o, Restored, len(install) > 0)
 }
 
 // withoutBaseline is right where nothing was ever patched, and an error where something is.
-func (p *ContainerPlan) withoutBaseline(o Options) {
+func (p *ContainerPlan) withoutBaseline() {
 	s := p.Seen
 	for _, have := range s.Packages {
 		if present(have) && s.patched(have.Version, "") {
@@ -96,9 +95,7 @@ func (p *ContainerPlan) withoutBaseline(o Options) {
 			Step: "plan", Message: fmt.Sprintf("cannot restore %s: the packages from before are not kept on this host", s.Name),
 			Hint: s.stockByHand(),
 		}
-		return
 	}
-	p.finish(o, Restored, false)
 }
 
 // stockByHand is what to do where this host cannot bring the distribution's packages back.

@@ -38,9 +38,11 @@ type Row struct {
 	Status       Status   `json:"status"`
 	Reason       string   `json:"reason,omitempty"` // why it was passed over
 	Packages     []Change `json:"packages"`
-	Restarted    bool     `json:"restarted"`
-	StaleQEMU    []Stale  `json:"stale_qemu"`
-	Error        *Failure `json:"error,omitempty"`
+	// Library is nil where it could not be seen, as in a container that does not run.
+	Library   *LibraryRow `json:"library,omitempty"`
+	Restarted bool        `json:"restarted"`
+	StaleQEMU []Stale     `json:"stale_qemu"`
+	Error     *Failure    `json:"error,omitempty"`
 }
 
 // Status is how a container fared; in check mode, how it would.

@@ -44,7 +44,7 @@ func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
 	}
 	var set Set
 	var f *files
-	if !o.absent() {
+	if o.patches() {
 		var err error
 		if set.Manifest, f, err = openSet(ctx, o); err != nil {
 			return result, err
@@ -110,13 +110,15 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		result.Msg = nothingHere
 		return result, nil
 	}
-	targets := j.observe(ctx, names, sight{found.Names, open, o.absent(), !call.CheckMode})
+	record, warning := j.readRecord()
+	result.Warnings = append(result.Warnings, warning...)
+	targets := j.observe(ctx, names, sight{found.Names, open, record, o.packages(), o.absent() && o.packages(), o.library(), !call.CheckMode})
 	defer func() {
 		for _, t := range targets {
 			t.close()
 		}
 	}()
-	if !o.absent() {
+	if o.patches() {
 		if err := f.openStore(j.dir, !call.CheckMode); err != nil {
 			return result, err
 		}
@@ -142,7 +144,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 // notes are what is to be said of the choice. The way back also names the containers that are gone and of which packages from before are kept: they
 // are left alone, as another engine may have them.
 func (j *job) notes(o Options, found carriers.Choice) []string {
-	if !o.absent() || len(found.Gone) == 0 {
+	if !o.absent() || !o.packages() || len(found.Gone) == 0 {
 		return found.Notes
 	}
 	var names []string
@@ -179,11 +181,12 @@ func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Se
 		result.Warnings = append(result.Warnings, j.apply(ctx, o, set, f, all)...)
 		j.lookAgain(ctx, all)
 		result.Warnings = append(result.Warnings, j.tidyHost(o, set, f, all)...)
+		result.Warnings = append(result.Warnings, j.writeRecord(all)...)
 	}
 	if set.Variant == "disable_ofd" && slices.ContainsFunc(all, func(w *work) bool { return len(w.plan.Files) > 0 && (call.CheckMode || w.done) }) {
 		result.Warnings = append(result.Warnings, disableOFDWarning)
 	}
-	guests, warning := j.staleGuests(all)
+	guests, warning := j.staleGuests(ctx, all)
 	if warning != "" {
 		result.Warnings = append(result.Warnings, warning)
 	}
@@ -243,15 +246,19 @@ func (j *job) lookAgain(ctx context.Context, all []*work) {
 
 const disableOFDWarning = "the patch set's variant disable_ofd turns QEMU's own image locking off: two writers on one image are no longer kept apart; the variant fallback keeps locking wherever locks work"
 
-// staleGuests looks, in the container that runs the guests, for those with another program than its own.
-func (j *job) staleGuests(all []*work) (stale []Stale, warning string) {
+// staleGuests looks, in the container that runs the guests, for those with another program than its own, or without the library where it has that.
+func (j *job) staleGuests(ctx context.Context, all []*work) (stale []Stale, warning string) {
 	i := slices.IndexFunc(all, func(w *work) bool { return kolla.RunsGuests(w.seen.Name) })
 	if i < 0 || all[i].root == nil {
 		return nil, ""
 	}
-	found, err := host.Guests(j.proc)
+	guests, err := host.Guests(j.proc)
+	found := guests
 	if err == nil && len(found) > 0 {
 		found, err = host.Stale(found, all[i].root)
+	}
+	if err == nil && all[i].seen.Library.Active() {
+		found, err = j.withoutLibrary(ctx, guests, found)
 	}
 	if err != nil {
 		return nil, fmt.Sprintf("cannot tell which guests still run an old program: %v", err)

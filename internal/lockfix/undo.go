@@ -147,6 +147,13 @@ func (j *job) rollBackOne(ctx context.Context, w *work) error {
 			}
 		}
 	}
+	if b := w.before.Library; b != nil {
+		if verb, files := back(*b); w.seen.Library.Needs(files) {
+			if err := j.load(ctx, w, verb, files); err != nil {
+				return err
+			}
+		}
+	}
 	if w.restarted || slices.Contains(w.before.Begun, Restart) {
 		if err := j.restartNow(ctx, w); err != nil {
 			return err
@@ -197,7 +204,7 @@ type downError struct{ state string }
 
 func (e *downError) Error() string { return "it is " + e.state }
 
-// reopen follows a container through a restart, its own or its engine's, and reads its packages again. It waits while the
+// reopen follows a container through a restart, its own or its engine's, and looks into it again. It waits while the
 // engine does not answer, and while the container is between a stop and a start.
 func (j *job) reopen(ctx context.Context, t *target) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
@@ -223,7 +230,7 @@ func (j *job) reopen(ctx context.Context, t *target) error {
 		case err == nil && t.root != nil && now.PID == t.PID && now.StartedAt.Equal(t.StartedAt):
 			// The kernel ends a container's processes, dpkg too, before the engine knows that its first one has ended.
 			if last = j.still(ctx, t); last == nil {
-				return t.readPackages()
+				return t.lookAgain(ctx)
 			}
 		case err == nil:
 			root, err := j.engine.OpenRoot(ctx, now)
@@ -234,7 +241,7 @@ func (j *job) reopen(ctx context.Context, t *target) error {
 				name := t.Name
 				t.Container, t.root, t.down = now, root, false
 				t.Name = name
-				return t.readPackages()
+				return t.lookAgain(ctx)
 			}
 			last = err
 		}

@@ -2,6 +2,8 @@ package preloaded
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -38,6 +40,7 @@ type Files struct {
 type Place struct {
 	Seen
 	Files
+	Empty   bool   // the library's folder is there, and nothing in it
 	Mounted bool   // something is mounted at one of them: a volume, whose files are the host's
 	Refusal string // why nothing can be written there; empty where it can
 }
@@ -47,14 +50,26 @@ func (f Files) listed() bool {
 	return f.List != nil && slices.Contains(Entries(f.List.Data), preload.Library)
 }
 
-// Equal compares what is in them.
-func (f Files) Equal(g Files) bool { return f.List.equal(g.List) && f.Library.equal(g.Library) }
+// Effect is what they come to in a container's layer.
+func (f Files) Effect() State { return judge(f.List.data(), f.Library.data(), false).State }
 
-func (f *File) equal(g *File) bool {
+// Needs tells whether something is to be written or removed so that the files are what they are to be.
+func (p Place) Needs(want Files) bool {
+	return !p.List.Equal(want.List) || !p.Library.Equal(want.Library) || p.Empty && !want.Folder
+}
+
+// Equal compares two files, of which each may be none.
+func (f *File) Equal(g *File) bool {
 	if f == nil || g == nil {
 		return f == g
 	}
 	return f.Mode == g.Mode && f.UID == g.UID && f.GID == g.GID && bytes.Equal(f.Data, g.Data)
+}
+
+// SHA256 is its checksum, in hexadecimal.
+func (f *File) SHA256() string {
+	sum := sha256.Sum256(f.data())
+	return hex.EncodeToString(sum[:])
 }
 
 func (f *File) data() []byte {
@@ -109,7 +124,7 @@ var (
 
 // Look reads both places, follows no link, and says why nothing could be written there.
 func Look(root *os.Root) (p Place, err error) {
-	p.Seen = Seen{State: None, Others: []string{}}
+	p.Seen = nothing()
 	l := looker{root: root, place: &p}
 	if l.home, err = mountOf(root, "."); err != nil {
 		return p, err
@@ -133,10 +148,26 @@ func Look(root *os.Root) (p Place, err error) {
 	if p.List, err = l.file(listName, listLimit); err != nil {
 		return p, err
 	}
-	if p.Folder {
-		p.Library, err = l.file(libraryName, libraryLimit)
+	if !p.Folder {
+		return p, nil
 	}
+	if p.Library, err = l.file(libraryName, libraryLimit); err != nil {
+		return p, err
+	}
+	p.Empty, err = empty(root, folderName)
 	return p, err
+}
+
+func empty(root *os.Root, name string) (bool, error) {
+	dir, err := root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return false, fmt.Errorf("cannot look into /%s: %w", name, err)
+	}
+	defer dir.Close()
+	if _, err := dir.Readdirnames(1); !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	return true, nil
 }
 
 // looker keeps the first reason why nothing can be written.

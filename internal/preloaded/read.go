@@ -58,16 +58,22 @@ const (
 // Read looks at both files below a container's root. What the dynamic linker passes over, such as a folder in a file's place, is as if it were not there. An error
 // is of the files themselves: the disk, or a filesystem that is gone.
 func Read(root *os.Root) (Seen, error) {
-	s := Seen{State: None, Others: []string{}}
 	list, listMount, err := read(root, preload.List, listLimit)
 	if err != nil {
-		return s, err
+		return nothing(), err
 	}
 	library, libraryMount, err := read(root, preload.Library, libraryLimit)
 	if err != nil {
-		return s, err
+		return nothing(), err
 	}
-	listed := false
+	return judge(list, library, listMount && libraryMount), nil
+}
+
+func nothing() Seen { return Seen{State: None, Others: []string{}} }
+
+// judge tells what two files' bytes come to. A nil library is none.
+func judge(list, library []byte, bound bool) Seen {
+	s, listed := nothing(), false
 	for _, entry := range Entries(list) {
 		if entry == preload.Library {
 			listed = true
@@ -86,14 +92,14 @@ func Read(root *os.Root) (Seen, error) {
 	case !listed:
 	case !usable(library):
 		s.State = Broken
-	case listMount && libraryMount:
+	case bound:
 		s.State = Bound
 	case s.Current:
 		s.State = Installed
 	default:
 		s.State = Old
 	}
-	return s, nil
+	return s
 }
 
 // read gives a regular file's bytes, nil where there is none that the dynamic linker would take, and whether something is mounted there.

@@ -35,19 +35,19 @@ func Write(root *os.Root, want Files, hit func(moment string)) error {
 	return writeLibrary(root, want, hit)
 }
 
-// Tidy removes what a run that was killed has left beside the two files.
-func Tidy(root *os.Root) error {
-	var all error
+// Tidy removes what a run that was killed has left beside the two files, and tells whether there was something.
+func Tidy(root *os.Root) (left bool, all error) {
 	for _, name := range []string{listPart, libraryPart} {
 		// What is not there is not to be removed from a filesystem that may be read-only.
 		if _, err := root.Lstat(name); err != nil {
 			continue
 		}
+		left = true
 		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			all = errors.Join(all, fmt.Errorf("cannot remove /%s: %w", name, err))
 		}
 	}
-	return all
+	return left, all
 }
 
 func writeList(root *os.Root, want Files, hit func(string)) error {
@@ -98,7 +98,7 @@ func remove(root *os.Root, name string, hit func(string), moment string) error {
 
 // replace writes a file under another name beside its place, reads it back, and renames it. One that is there already as it is to be stays.
 func replace(root *os.Root, name, part string, want *File, hit func(string), written, put string) (err error) {
-	if now, err := readFile(root, name, int64(len(want.Data))); err == nil && now.equal(want) {
+	if now, err := readFile(root, name, int64(len(want.Data))); err == nil && now.Equal(want) {
 		return nil
 	}
 	defer func() {

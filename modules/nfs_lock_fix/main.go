@@ -1,5 +1,5 @@
-// Command nfs_lock_fix is an Ansible module: it brings rebuilt QEMU packages into the kolla containers of its host, or
-// takes them back.
+// Command nfs_lock_fix is an Ansible module: it brings the preloaded library or rebuilt QEMU packages into the kolla
+// containers of its host, or takes them back.
 package main
 
 import (

@@ -9,8 +9,17 @@ var spec = ansible.Spec{
 	"state": {
 		Default: "present", Choices: []string{"present", "absent"},
 		Description: []string{
-			"C(present) installs the packages of the patch set that are installed in each container.",
-			"C(absent) installs the packages from before again, which this host kept, and removes the hold.",
+			"C(present) brings what I(method) says into each container.",
+			"C(absent) brings back what was there before, in the containers' packages and in their list of preloaded libraries.",
+		},
+	},
+	"method": {
+		Choices: []string{"library", "packages"},
+		Description: []string{
+			"C(library) puts the preloaded library there, and its line into C(/etc/ld.so.preload). Packages are left as they are, and so are other libraries of that list.",
+			"C(packages) installs the packages of the patch set that are installed in each container. C(state=absent) installs those from before again, and removes the hold.",
+			"By default C(packages) where I(patch_set) is given and C(library) where it is not; with C(state=absent) both are taken back.",
+			"A library that kolla's volumes bind into a container is left alone. It is an error to name such a container with C(state=absent) and C(method=library).",
 		},
 	},
 	"patch_set": {
@@ -20,7 +29,7 @@ var spec = ansible.Spec{
 			"Or C(sftp://USER@HOST[:PORT]/PATH), a folder that the target itself fetches from, what its store lacks and its containers need.",
 			"The path is absolute there. In it C(%), C(?), C(#) and C(@) are written C(%25), C(%3F), C(%23) and C(%40). An IPv6 address stands in brackets.",
 			"An address with a password in it is refused. So is a server whose host key the target does not know.",
-			"Required with C(state=present).",
+			"Required with C(method=packages) and C(state=present), and an error with C(method=library) and C(state=present).",
 		},
 	},
 	"remote_src": {
@@ -61,9 +70,10 @@ var spec = ansible.Spec{
 		Description: []string{
 			"Names of containers to work in. Each must exist.",
 			"By default every container of kolla's that has QEMU, running or paused, as glance_api and ironic_conductor beside Nova's and Cinder's.",
-			"A container is kolla's by the label C(kolla_version) or by kolla's variables in its environment, and has QEMU by dpkg's database in it.",
+			"A container is kolla's by the label C(kolla_version) or by kolla's variables in its environment.",
+			"It has QEMU by dpkg's database in it or, where it has none, by the programs C(qemu-kvm) or C(qemu-img).",
 			"No other one is touched.",
-			"nova_libvirt, nova_compute, cinder_api, cinder_volume, cinder_scheduler, cinder_backup and what this host keeps packages of count in any state.",
+			"nova_libvirt, nova_compute, cinder_api, cinder_volume, cinder_scheduler, cinder_backup and those in which this host put something count in any state.",
 			"One of those that was stopped is passed over with a warning. A container that is named must run.",
 		},
 	},
@@ -78,7 +88,8 @@ var spec = ansible.Spec{
 	"restart": {
 		Default: "auto", Choices: []string{"auto", "always", "never"},
 		Description: []string{
-			"C(auto) restarts nova_libvirt when its packages changed, C(always) in any case, C(never) leaves it to you. No other container needs it.",
+			"C(auto) restarts nova_libvirt when its packages or its library changed, or when its libvirt runs without the library that is there.",
+			"C(always) restarts it in any case, C(never) leaves it to you. No other container needs it.",
 			"Running instances survive the restart. They keep the program they were started with until a hard reboot or a live migration: see I(containers).",
 		},
 	},
@@ -89,7 +100,7 @@ var spec = ansible.Spec{
 	"on_error": {
 		Default: "rollback", Choices: []string{"rollback", "keep"},
 		Description: []string{
-			"C(rollback) brings all containers of the host back to the packages from before when one fails, and begins nowhere when one cannot be patched.",
+			"C(rollback) brings all containers of the host back to what they had when one fails, and begins nowhere when one cannot be patched.",
 			"C(keep) leaves the containers that succeeded patched.",
 		},
 	},

@@ -93,7 +93,8 @@ class ActionModule(ActionBase):
             return False
         # An address with a slip in it is the module's to refuse: a message of ours would show the password that it may hold.
         address = to_text(patch_set).strip().lower().startswith("sftp:")
-        return bool(patch_set) and not remote and args.get("state") != "absent" and not address
+        wanted = args.get("state") != "absent" and args.get("method") != "library"
+        return bool(patch_set) and not remote and wanted and not address
 
     def _find_folder(self, patch_set):
         try:
