@@ -11,11 +11,11 @@ import contextlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_files import put
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_overrides import HEAD, MARK, overrides
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import collect
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report_markdown import markdown
@@ -167,16 +167,3 @@ def line_of(path):
             return file.readline(4096).rstrip("\n")
     except FileNotFoundError:
         return None
-
-
-def put(path, text):
-    number, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path))
-    try:
-        with open(number, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
