@@ -74,6 +74,7 @@ class ActionModule(ActionBase):
         rows = [cloud.decide(service) for service in services]
         text = written(rows) if options["state"] == "present" else ""
         changed = text != (before or "")
+        named = next((f"{one['where']} names it: take that out first" for one in rows if one["status"] == "yours"), "")
         if changed and not self._task.check_mode:
             self._put(path, text)
         return {
@@ -82,7 +83,7 @@ class ActionModule(ActionBase):
             "services": rows,
             "say": [one["say"] for one in rows],
             "refused": [one["say"] for one in rows if one["status"] == "refused"],
-            "held": {host: held(result) for host, result in results.items()},
+            "held": {host: held(result) or named for host, result in results.items()},
             "diff": [{"before_header": path, "after_header": path, "before": before or "", "after": text}] if changed and self._task.diff else [],
         }
 
