@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# The main job from start to end, shown: the failure and its diagnosis, the plan, the fix, the second run, the way back, the report, and what guests need.
+# The main job from start to end, shown: the failure and its diagnosis, and its two cures. First the library, which needs no build: the plan, the fix with a
+# guest for a proof, the second run, the way back. Then packages rebuilt from the distribution's source, the same way, and the report.
 # It prepares a fresh Debian or Ubuntu machine by itself; images and rebuilt packages are kept for the next time. The store is a filesystem of FUSE that
 # refuses locks: over real NFSv3 what refuses them at once is a dead rpc.statd, and the cure for that is rpcbind_ensure, on the machine itself.
 # The program that runs guests takes more than the demo's time to compile. With a set that has it for Debian 12, as host-profile.sh bookworm builds it,
-# they are part of it. usage: [NFSLOCK_HOST_SET=FOLDER] demo.sh
+# guests are part of the packages' half, too. usage: [NFSLOCK_HOST_SET=FOLDER] demo.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 lab=tests/integration/lab
+began=$SECONDS
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 show() {
   printf '$ %s\n' "$*"
@@ -21,14 +23,12 @@ fails() {
   fi
 }
 
-say "1. an engine, kolla's containers, packages rebuilt from the distribution's source, and a store that refuses locks"
+say "1. an engine, kolla's containers, and a store that refuses locks"
 $lab/engine.sh up
 eval "$($lab/engine.sh env)"
 trap '$lab/down.sh; $lab/engine.sh down' EXIT
 $lab/image.sh
-set=${NFSLOCK_HOST_SET:-}
-[ -n "$set" ] || set=$($lab/patch-set.sh | tail -1)
-echo "patch set: $set"
+started=$SECONDS
 $lab/up.sh --locks fine
 { read -r volumes && read -r guests; } < <($lab/store.sh)
 show docker ps --format 'table {{.Names}}\t{{.Image}}\t{{.Status}}'
@@ -52,10 +52,8 @@ localhost ansible_connection=local ansible_python_interpreter="{{ ansible_playbo
 localhost
 END
 # This machine's own rpcbind is none of the demo's business; and as no filesystem of NFS's is mounted, the paths are named.
-all=(-i "$inventory" -e nfs_lock_fix_patch_set="$set" -e nfs_lock_cure_rpcbind=never -e "{\"nfs_lock_info_paths\": [\"$volumes\", \"$guests\"]}")
+all=(-i "$inventory" -e nfs_lock_cure_rpcbind=never -e "{\"nfs_lock_info_paths\": [\"$volumes\", \"$guests\"]}")
 [ -z "${DOCKER_HOST:-}" ] || all+=(-e nfs_lock_fix_engine_socket="${DOCKER_HOST#unix://}" -e nfs_lock_info_engine_socket="${DOCKER_HOST#unix://}")
-ours=("${all[@]}")
-[ -n "${NFSLOCK_HOST_SET:-}" ] || ours+=(-e '{"nfs_lock_info_containers": ["cinder_api", "cinder_volume", "cinder_scheduler"]}')
 report=$PWD/dist/demo
 
 image() { docker exec cinder_volume sh -c "cd $volumes; truncate -s 1M $1.raw; qemu-img create -f qcow2 $1.qcow2 1M && qemu-img convert -f raw -O qcow2 $1.raw $1-converted.qcow2"; }
@@ -66,36 +64,48 @@ fails image before
 say "3. the diagnosis: what is wrong, where, and the smallest cure. Nothing is changed"
 show ansible-playbook nfslock.kolla.diagnose "${all[@]}"
 
-say "4. check mode: what a run would do"
+say "4. check mode: what a run would do. The library takes no build and replaces no package"
+show ansible-playbook nfslock.kolla.fix "${all[@]}" --check --diff
+
+say "5. the fix, only where locks are refused, and its proof: images on each mount, and a guest that libvirt starts"
+show ansible-playbook nfslock.kolla.fix "${all[@]}"
+show docker exec cinder_volume cat /etc/ld.so.preload
+
+say "6. it works. In a pipe qemu-img says nothing, for callers that take any word for a failure; it says that there is no lock where it is asked to"
+show image after
+show docker exec -e NFSLOCK_WARN=1 cinder_volume qemu-img info "$volumes/after.qcow2"
+
+say "7. a second run changes nothing"
+show ansible-playbook nfslock.kolla.fix "${all[@]}"
+
+say "8. the way back: both files are gone, and the failure is as before"
+show ansible-playbook nfslock.kolla.rollback "${all[@]}"
+fails image again
+echo
+echo "that was the library's half, $((SECONDS - started)) s with the images there"
+
+say "9. the other cure: packages rebuilt from the distribution's source"
+set=${NFSLOCK_HOST_SET:-}
+[ -n "$set" ] || set=$($lab/patch-set.sh | tail -1)
+echo "patch set: $set"
+ours=("${all[@]}" -e nfs_lock_fix_patch_set="$set")
+[ -n "${NFSLOCK_HOST_SET:-}" ] || ours+=(-e '{"nfs_lock_info_containers": ["cinder_api", "cinder_volume", "cinder_scheduler"]}')
 show ansible-playbook nfslock.kolla.fix "${ours[@]}" --check --diff
 
 if [ -z "${NFSLOCK_HOST_SET:-}" ]; then
-  say "5. the fix for volumes, only where locks are refused, and its proof"
-  show ansible-playbook nfslock.kolla.fix "${ours[@]}"
+  say "10. the fix for volumes, and the report. Guests would need their own program rebuilt (a set of the profile host), and libvirt's own lock off"
+  show ansible-playbook nfslock.kolla.fix "${ours[@]}" -e nfs_lock_report_dir="$report"
 else
-  say "5. the fix, only where locks are refused, and its proof. It says what libvirt still lacks"
+  say "10. the fix. It says what libvirt still lacks"
   fails ansible-playbook nfslock.kolla.fix "${ours[@]}"
-  say "   that is set in kolla-ansible's configuration, and deployed; then a guest starts"
+  say "    that is set in kolla-ansible's configuration, and deployed; then a guest starts"
   show tests/integration/testdata/bin/reconfigure nova_libvirt qemu.conf 'remember_owner = 0'
-  show ansible-playbook nfslock.kolla.fix "${ours[@]}"
+  show ansible-playbook nfslock.kolla.fix "${ours[@]}" -e nfs_lock_report_dir="$report"
 fi
-
-say "6. it works, and says that there is no lock"
-show image after
-
-say "7. a second run changes nothing"
-show ansible-playbook nfslock.kolla.fix "${ours[@]}"
-
-say "8. the way back: the packages from before, and the failure from before"
-show ansible-playbook nfslock.kolla.rollback "${ours[@]}"
-fails image again
-
-say "9. the fix once more, with the report"
-show ansible-playbook nfslock.kolla.fix "${ours[@]}" -e nfs_lock_report_dir="$report"
+show image patched
 show cat "$report/nfs-lock-report.md"
 
-if [ -z "${NFSLOCK_HOST_SET:-}" ]; then
-  say "10. what guests on this store need besides: their own program patched (a set of the profile host), and libvirt's own lock off"
-  show ansible-playbook nfslock.kolla.diagnose "${all[@]}"
-fi
-say "done. The report as a page: $report/nfs-lock-report.html"
+say "11. the way back: the packages from before, and the failure from before"
+show ansible-playbook nfslock.kolla.rollback "${ours[@]}"
+fails image again
+say "done in $((SECONDS - began)) s. The report as a page: $report/nfs-lock-report.html"

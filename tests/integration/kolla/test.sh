@@ -150,6 +150,45 @@ part_diagnosed() {
   contains "its second half" "$cure" "remember_owner = 0"
 }
 
+# library NAME: what its list of preloaded libraries has
+library() { in_container "$1" cat /etc/ld.so.preload; }
+
+# Without a build and without a change of kolla's settings: the library, in containers with stock packages.
+part_library() {
+  local name of_ours=/usr/lib/nfslock/libnfslock.so
+  run "fix by the library --check --diff, by kolla-ansible" as_kolla deploy fix -e nfs_lock_cure_method=library -C -D
+  contains "nova_libvirt's list then" "$(library nova_libvirt)" "No such file"
+  run "fix by the library, by kolla-ansible" as_kolla deploy fix -e nfs_lock_cure_method=library
+  check "it ended with" "$code" 0
+  check "containers" "$(rows)" "$all_patched"
+  contains "what became of the host" "$(became)" "$node: done"
+  contains "its proof" "$(became)" "a guest started on 1 mount, WITHOUT a lock"
+  for name in nova_libvirt nova_compute cinder_volume; do
+    check "the list in $name" "$(library $name)" $of_ours
+  done
+  check "packages of ours" "$(patched nova_libvirt)$(patched nova_compute)$(patched cinder_volume)" ""
+  check "what the diagnosis says of QEMU" "$(info '[.packages[] | "\(.container) \(.qemu) \(.library.state)"] | sort | join(", ")')" \
+    "cinder_volume library installed, nova_compute library installed, nova_libvirt library installed"
+  check "libvirt's own lock, by its settings and in truth" "$(info '.libvirt.locks | "\(.own_locks) \(.covered)"')" "true true"
+  check "qemu-img in a pipe" "$(convert | paste -sd' ')" "create 0 convert 0"
+  contains "a guest on the store" "$(guest stored "$at_nova/volume")" "Domain 'stored' created"
+  check "it is" "$(state_of stored)" running
+  contains "and says" "$(in_container nova_libvirt cat /var/log/libvirt/qemu/stored.log)" "going on WITHOUT a lock"
+  goes_on
+  check "guests that run without the library" "$(info '[.stale_guests[].guest] | join(" ")')" before
+  run "fix by the library once more, by ansible-playbook" plain fix -e nfs_lock_cure_method=library -e "@$work/etc/globals.d/nfslock.yml"
+  check "it ended with" "$code" 0
+  check "tasks that changed something" "$(changed)" 0
+  virsh destroy stored >/dev/null
+  run "rollback, by kolla-ansible" as_kolla deploy rollback
+  check "it ended with" "$code" 0
+  check "containers" "$(rows)" "cinder_volume restored, nova_compute restored, nova_libvirt restored"
+  libvirt_answers
+  as_its_image nova_libvirt nova_compute cinder_volume
+  contains "a guest on the store" "$(guest stored "$at_nova/volume")" "unable to lock $at_nova/volume for metadata change: No locks available"
+  goes_on
+}
+
 part_patched() {
   run "fix --check --diff, by kolla-ansible" as_kolla deploy fix -C -D
   check "packages of ours then" "$(patched nova_libvirt)$(patched nova_compute)$(patched cinder_volume)" ""
@@ -296,20 +335,24 @@ listing='LC_ALL=C; export LC_ALL
 find /usr /etc/apt /etc/dpkg /etc/qemu* /var/lib/dpkg /var/lib/apt /var/cache -xdev \( -path /usr/lib/modules -o -path /var/cache/libvirt -o -name status-old -o -name __pycache__ \) -prune -o \
   \( -type d -o -path "/var/lib/dpkg/*" \) -printf "%p %y %m %U:%G\n" -o -printf "%p %y %m %U:%G %s %T@ %l\n" 2>/dev/null | sort
 find /var/lib/dpkg /var/lib/apt /usr/bin /usr/lib/*/qemu /usr/share/qemu /usr/libexec -xdev -type f ! -name status-old -print0 2>/dev/null | sort -z | xargs -0 sha256sum
-ls -d /var/lib/nfslock /usr/sbin/policy-rc.d 2>/dev/null || true'
+ls -d /var/lib/nfslock /usr/sbin/policy-rc.d /etc/ld.so.preload 2>/dev/null || true'
+# as_its_image NAME…: compares a container's files with what its image made
+as_its_image() {
+  local name
+  for name in "$@"; do
+    in_node docker exec -u root "$name" sh -c "$listing" >"$work/$name.after"
+    in_node docker run --rm --network none --user root --entrypoint sh "$(of_container "$name" .Image)" -c "$listing" >"$work/$name.image"
+    diff "$work/$name.image" "$work/$name.after" >"$logs/$name.diff" || true
+    check "files of $name, of $(wc -l <"$work/$name.image") lines, that are not the image's" "$(grep -c '^[<>]' "$logs/$name.diff")" 0
+  done
+}
 
 part_rolled_back() {
   run "rollback, by kolla-ansible" as_kolla deploy rollback
   check "it ended with" "$code" 0
   check "containers" "$(rows)" "cinder_volume restored, nova_compute restored, nova_libvirt restored"
   libvirt_answers
-  local name
-  for name in nova_libvirt nova_compute cinder_volume; do
-    in_node docker exec -u root $name sh -c "$listing" >"$work/$name.after"
-    in_node docker run --rm --network none --user root --entrypoint sh "$(of_container $name .Image)" -c "$listing" >"$work/$name.image"
-    diff "$work/$name.image" "$work/$name.after" >"$logs/$name.diff" || true
-    check "files of $name, of $(wc -l <"$work/$name.image") lines, that are not the image's" "$(grep -c '^[<>]' "$logs/$name.diff")" 0
-  done
+  as_its_image nova_libvirt nova_compute cinder_volume
   check "what this host keeps" "$(in_node find /var/lib/nfslock -type f ! -name lock ! -name rpcbind.json)" ""
   goes_on
   contains "qemu-img" "$(convert)" "Failed to lock byte 100: No locks available"
@@ -369,7 +412,7 @@ part_destroyed() {
 }
 names() { in_node docker ps -a --format '{{.Names}}' | sort | paste -sd' '; }
 
-parts=(deployed stock diagnosed patched libvirt again stale recreated commands rolled_back plain destroyed)
+parts=(deployed stock diagnosed library patched libvirt again stale recreated commands rolled_back plain destroyed)
 if [ $# -gt 0 ]; then
   parts=("$@")
   [ "$1" = deployed ] || cloud_up # a node that was kept
