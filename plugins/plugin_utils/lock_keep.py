@@ -44,6 +44,9 @@ DEFAULTS = {
 
 ADD = f"Add these two to it there: {', '.join(VOLUMES)}"
 
+# States of the library in a container that runs, as nfs_lock_info has them, with which neither file comes from the host.
+UNBOUND = ("none", "installed", "old")
+
 
 class Odd:
     """A value that is neither a text nor a list of texts, and why nothing can be made of it."""
@@ -290,7 +293,7 @@ def held(info):
     bound = [text(one, "container") for one in rows if text(row_of(one, "library"), "state") == "bound"]
     if bound:
         return f"{some(bound)} {'has' if len(bound) == 1 else 'have'} it bound: deploy without the volumes first, then run this again"
-    unclear = [text(one, "container") for one in rows if text(one, "state") != "running" or not text(row_of(one, "library"), "state")]
+    unclear = [text(one, "container") for one in rows if text(one, "state") != "running" or text(row_of(one, "library"), "state") not in UNBOUND]
     if unclear:
-        return f"whether {some(unclear)} {'has' if len(unclear) == 1 else 'have'} it bound could not be told: start what does not run, or remove it"
+        return f"whether {some(unclear)} {'has' if len(unclear) == 1 else 'have'} it bound could not be told: start what does not run, or make it anew without it"
     return ""

@@ -170,6 +170,8 @@ def package(state, container="nova_libvirt", runs="running"):
         ({"packages": [package("none"), package("installed", "nova_compute")]}, ""),
         ({"packages": [package("none"), package("bound", "nova_compute")]}, "nova_compute has it bound"),
         ({"packages": [package("bound"), package("bound", "nova_compute")]}, "nova_libvirt, nova_compute have it bound"),
+        ({"packages": [package("old")]}, ""),
+        ({"packages": [package("broken")]}, "whether nova_libvirt has it bound could not be told"),
         ({"packages": [package("none", runs="exited")]}, "whether nova_libvirt has it bound could not be told"),
         ({"packages": [{"container": "nova_libvirt", "state": "running"}]}, "whether nova_libvirt has it bound could not be told"),
         ({"packages": [], "failed": True}, "could not be told"),

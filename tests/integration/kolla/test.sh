@@ -13,6 +13,8 @@ top=$(cd "$here/../../.." && pwd)
 . "$here/step.sh"
 # shellcheck source=tests/integration/kolla/cloud.sh
 . "$here/cloud.sh"
+# shellcheck source=tests/integration/kolla/kept.sh
+. "$here/kept.sh"
 set=${NFSLOCK_PATCH_SET:?names the folder of a patch set: patch-set.sh makes one}
 node=nfslock-kolla
 work=$cache/work
@@ -412,7 +414,7 @@ part_destroyed() {
 }
 names() { in_node docker ps -a --format '{{.Names}}' | sort | paste -sd' '; }
 
-parts=(deployed stock diagnosed library patched libvirt again stale recreated commands rolled_back plain destroyed)
+parts=(deployed stock diagnosed library kept patched libvirt again stale recreated commands rolled_back plain destroyed)
 if [ $# -gt 0 ]; then
   parts=("$@")
   [ "$1" = deployed ] || cloud_up # a node that was kept
