@@ -200,7 +200,9 @@ class Cloud:
             return "before", where, first
         if all(variable in values[host] and self._has(values[host][variable]) for host in hosts):
             return "before", where, VOLUMES
-        raise Refused(f"{where} is not the same on all hosts ({some(having)}), and a line in globals.d counts for all of them. {ADD}, for each host of {service}")
+        raise Refused(
+            f"{where} is not the same on all hosts ({some(having)}), and a line in globals.d counts for all of them. {ADD}, for each host of {service}"
+        )
 
     @staticmethod
     def _has(value):
@@ -295,5 +297,6 @@ def held(info):
         return f"{some(bound)} {'has' if len(bound) == 1 else 'have'} it bound: deploy without the volumes first, then run this again"
     unclear = [text(one, "container") for one in rows if text(one, "state") != "running" or text(row_of(one, "library"), "state") not in UNBOUND]
     if unclear:
-        return f"whether {some(unclear)} {'has' if len(unclear) == 1 else 'have'} it bound could not be told: start what does not run, or make it anew without it"
+        has = "has" if len(unclear) == 1 else "have"
+        return f"whether {some(unclear)} {has} it bound could not be told: start what does not run, or make it anew without it"
     return ""

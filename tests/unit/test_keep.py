@@ -21,6 +21,7 @@ FOLDER, LIST = VOLUMES
 OURS = f"['{FOLDER}', '{LIST}']"
 VARIABLE = "nova_libvirt_extra_volumes"
 HOSTS = ("c1", "c2")
+WRITABLE = [one.removesuffix(":ro") for one in VOLUMES]
 
 
 def decide(sources=(), hosts=None, worked=(), own=None, placed=HOSTS):
@@ -97,7 +98,7 @@ def test_nothing_is_written_where_something_of_the_operator_s_could_be_lost(sour
         pytest.param([], {}, VOLUMES, id="default_extra_volumes"),
         pytest.param([], {"c1": ["/1:/1", *VOLUMES], "c2": VOLUMES}, {"c1": ["/1:/1", *VOLUMES], "c2": VOLUMES}, id="each host by itself"),
         pytest.param([("globals.yml", "before", "{{ a }}")], {}, VOLUMES, id="an expression"),
-        pytest.param([("globals.yml", "before", [one.removesuffix(":ro") for one in VOLUMES])], {}, [one.removesuffix(":ro") for one in VOLUMES], id="not read-only"),
+        pytest.param([("globals.yml", "before", WRITABLE)], {}, WRITABLE, id="not read-only"),
     ],
 )
 def test_what_has_ours_already_needs_no_line(sources, hosts, worked):
@@ -127,8 +128,12 @@ def test_one_expression_is_told_from_other_texts(value, want):
     assert expression_of(value) == want
 
 
-@pytest.mark.parametrize("items, want", [(VOLUMES, None), (["/x:/etc/ld.so.preload"], "/x:/etc/ld.so.preload"), (["a:/usr/lib/nfslock//:rw"], "a:/usr/lib/nfslock//:rw"),
-                                         (["/etc:/etc", "", "odd", "/a:/usr/lib/nfslock2"], None)])
+@pytest.mark.parametrize("items, want", [
+    (VOLUMES, None),
+    (["/x:/etc/ld.so.preload"], "/x:/etc/ld.so.preload"),
+    (["a:/usr/lib/nfslock//:rw"], "a:/usr/lib/nfslock//:rw"),
+    (["/etc:/etc", "", "odd", "/a:/usr/lib/nfslock2"], None),
+])
 def test_volumes_in_our_places_are_seen(items, want):
     assert conflict_in(items) == want
 

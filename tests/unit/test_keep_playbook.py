@@ -62,8 +62,8 @@ class Cloud:
             home.mkdir(parents=True, exist_ok=True)
             if not (home / "result.json").exists():
                 self.returns(host, seen("none", "nova_libvirt"))
-            known[host] = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_remote_tmp": str(home), "ansible_become": False,
-                           **more.get(host, {})}
+            known[host] = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_remote_tmp": str(home),
+                           "ansible_become": False, **more.get(host, {})}
         (self.inventory / "hosts.yml").write_text(json.dumps({"all": {"children": {"compute": {"hosts": known}}}}), encoding="utf-8")
 
     def returns(self, host, result):
@@ -79,8 +79,8 @@ class Cloud:
         return [*(word for path in files for word in ("-e", f"@{path}")), "-e", f"CONFIG_DIR={self.config}"]
 
     def play(self, playbook, *options, code=0):
-        environment = {**os.environ, "HOME": str(self.folder), "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "collections"), "ANSIBLE_LOCALHOST_WARNING": "False",
-                       "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "True"}
+        environment = {**os.environ, "HOME": str(self.folder), "ANSIBLE_COLLECTIONS_PATH": str(self.folder / "collections"),
+                       "ANSIBLE_LOCALHOST_WARNING": "False", "LC_ALL": "C.UTF-8", "LANG": "C.UTF-8", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "True"}
         environment.pop("ANSIBLE_CONFIG", None)
         environment.pop("PYTHONPATH", None)  # the tests' own collection
         done = subprocess.run([pathlib.Path(sys.executable).with_name("ansible-playbook"), "-i", self.inventory, *options, playbook], cwd=self.folder,
@@ -106,7 +106,8 @@ class Cloud:
         """Writes the lines alone, into each of these folders, and returns the results."""
         hosts = ["compute1", "compute2"]
         tasks = [{"ansible.builtin.set_fact": {"nfs_lock_keep_placed": True, "nfs_lock_info_result": seen("none", "nova_libvirt")}}]
-        tasks += [{"nfslock.kolla.nfs_lock_keep": {"config": str(config), "hosts": hosts}, "register": f"made{number}"} for number, config in enumerate(configs)]
+        for number, config in enumerate(configs):
+            tasks.append({"nfslock.kolla.nfs_lock_keep": {"config": str(config), "hosts": hosts}, "register": f"made{number}"})
         made = "{{ [%s] | to_json }}" % ", ".join(f"made{number}" for number in range(len(configs)))
         tasks.append({"ansible.builtin.copy": {"content": made, "dest": str(self.folder / "made.json")}, "run_once": True})
         (self.folder / "write.yml").write_text(json.dumps([{"hosts": "compute", "gather_facts": False, "tasks": tasks}]), encoding="utf-8")

@@ -54,7 +54,8 @@ part_kept() {
   check "it ended with" "$code" 0
   check "the host's files" "$(in_node stat -c '%a %U:%G %n' $kept_folder $kept_folder/libnfslock.so $kept_folder/ld.so.preload | paste -sd' ')" \
     "755 root:root $kept_folder 644 root:root $kept_folder/libnfslock.so 644 root:root $kept_folder/ld.so.preload"
-  check "lines for kolla-ansible" "$(sed -n 's/_extra_volumes: .*//p' "$work/etc/globals.d/nfslock.yml" | sort | paste -sd' ')" "cinder_volume nova_compute nova_libvirt"
+  check "lines for kolla-ansible" "$(sed -n 's/_extra_volumes: .*//p' "$work/etc/globals.d/nfslock.yml" | sort | paste -sd' ')" \
+    "cinder_volume nova_compute nova_libvirt"
   contains "what they have of kolla's" "$(cat "$work/etc/globals.d/nfslock.yml")" "nova_libvirt_extra_volumes: \"{{ nova_extra_volumes + ["
   check "the containers are the same" "$(ids)" "$before"
   run "keep once more" as_kolla reconfigure keep
@@ -98,7 +99,7 @@ part_kept() {
   has_library
 
   for name in nova-libvirt nova-compute cinder-volume; do
-    in_node sh -c "id=\$(docker create kolla/$name:$tag) && docker commit -c 'LABEL nfslock.kept=yes' \$id kolla/$name:$next >/dev/null && docker rm \$id >/dev/null"
+    in_node sh -c "id=\$(docker create kolla/$name:$tag) && docker commit -c 'LABEL nfslock.kept=yes' \$id kolla/$name:$next && docker rm \$id" >/dev/null
   done
   echo "openstack_tag: $next" >"$work/etc/globals.d/tag.yml"
   made_anew "kolla-ansible makes them from another tag"
