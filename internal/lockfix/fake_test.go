@@ -38,6 +38,7 @@ type world struct {
 	// listed is called after the containers were listed, as something may happen before they are looked at.
 	listed func()
 	open   func(name string) error // whether its files can be opened
+	proc   string                  // its processes, in a folder of the test's; empty: the machine's own, of which none is in a container of this world
 }
 
 type box struct {
@@ -46,6 +47,7 @@ type box struct {
 	labels   map[string]string
 	unwell   bool // its health test fails
 	unhealed bool // … after the next restart
+	daemon   int  // libvirt's process, if there is one
 }
 
 func newWorld(t *testing.T) *world {
@@ -176,6 +178,11 @@ func (w *world) Restart(_ context.Context, id string, _ time.Duration) error {
 	b.StartedAt = b.StartedAt.Add(time.Second)
 	b.PID += 100
 	b.unwell, b.unhealed = b.unhealed, false
+	if w.proc != "" && b.daemon != 0 {
+		w.must(os.RemoveAll(filepath.Join(w.proc, fmt.Sprint(b.daemon))))
+		b.daemon += 100
+		w.process(b, b.daemon, "libvirtd", "/usr/sbin/libvirtd")
+	}
 	return nil
 }
 

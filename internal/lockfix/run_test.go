@@ -1,6 +1,7 @@
 package lockfix
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
@@ -30,7 +31,7 @@ func options() Options {
 // host is a job on the world, whose state folder is the test's own.
 func (w *world) job() *job {
 	return &job{
-		engine: w, dir: filepath.Join(w.dir, "state"), proc: "/proc",
+		engine: w, dir: filepath.Join(w.dir, "state"), proc: cmp.Or(w.proc, "/proc"),
 		units: units{
 			runs:    func(context.Context, string) (bool, error) { return false, nil },
 			restart: func(context.Context, string, time.Duration) error { return errors.New("no systemd here") },
@@ -77,7 +78,7 @@ func TestWhatWasLeftOutIsNotBroughtBack(t *testing.T) {
 		t.Fatalf("absent: %v, %+v", err, r)
 	}
 	w.must(os.WriteFile(rules, []byte(footprint), 0o644))
-	if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+	if diff := gocmp.Diff(before, w.snapshot()); diff != "" {
 		t.Errorf("absent left a difference (-before +after):\n%s", diff)
 	}
 }
@@ -124,7 +125,7 @@ func TestPatchThenUnchangedThenBack(t *testing.T) {
 	if err != nil || !check.Changed || statuses(check) != "nova_libvirt patched, cinder_volume patched" || len(check.Diff) != 2 {
 		t.Fatalf("check mode: %v, %+v", err, check)
 	}
-	if diff := cmp.Diff(before, w.snapshot()); diff != "" || len(w.calls) > 0 {
+	if diff := gocmp.Diff(before, w.snapshot()); diff != "" || len(w.calls) > 0 {
 		t.Fatalf("check mode changed something: %v\n%s", w.calls, diff)
 	}
 	if _, err := os.Stat(filepath.Join(w.dir, "state")); err == nil {
@@ -135,11 +136,11 @@ func TestPatchThenUnchangedThenBack(t *testing.T) {
 	if err != nil || !r.Changed || statuses(r) != statuses(check) {
 		t.Fatalf("first run: %v, %+v", err, r)
 	}
-	if diff := cmp.Diff(check.Diff, r.Diff); diff != "" {
+	if diff := gocmp.Diff(check.Diff, r.Diff); diff != "" {
 		t.Errorf("check mode promised another diff (-promised +done):\n%s", diff)
 	}
 	want := []Change{{Name: "qemu-utils", Before: stock, After: patched, Wanted: patched}}
-	if diff := cmp.Diff(want, r.Containers[1].Packages); diff != "" {
+	if diff := gocmp.Diff(want, r.Containers[1].Packages); diff != "" {
 		t.Error(diff)
 	}
 	if !r.Containers[0].Restarted || r.Containers[1].Restarted {
@@ -163,7 +164,7 @@ func TestPatchThenUnchangedThenBack(t *testing.T) {
 	if err != nil || !back.Changed || statuses(back) != "nova_libvirt restored, cinder_volume restored" {
 		t.Fatalf("absent: %v, %+v", err, back)
 	}
-	if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+	if diff := gocmp.Diff(before, w.snapshot()); diff != "" {
 		t.Errorf("absent left a difference (-before +after):\n%s", diff)
 	}
 	if twice, err := w.run(o, ansible.Call{}, Set{}, nil); err != nil || twice.Changed {
@@ -236,7 +237,7 @@ func TestFailureInAnyCallRollsTheHostBack(t *testing.T) {
 					const sums = "cinder_volume/var/lib/dpkg/info/qemu-utils.md5sums"
 					after[sums] = before[sums]
 				}
-				if diff := cmp.Diff(before, after); diff != "" {
+				if diff := gocmp.Diff(before, after); diff != "" {
 					t.Errorf("call %d left a difference (-before +after):\n%s", n, diff)
 				}
 				if strings.Contains(statuses(r), "patched") || strings.Contains(statuses(r), "restored") || r.Changed != (w.restarts() > 0) {
@@ -342,7 +343,7 @@ func TestPanicInOneContainerIsAnError(t *testing.T) {
 	if _, err := w.run(options(), ansible.Call{}, set, f); err == nil || !strings.Contains(err.Error(), "a bug") {
 		t.Errorf("error %v", err)
 	}
-	if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+	if diff := gocmp.Diff(before, w.snapshot()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -486,7 +487,7 @@ func TestPausedContainerStopsTheHostBeforeAnythingIsCopied(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "cannot work in cinder_volume: it is paused") || statuses(r) != "nova_libvirt unchanged, cinder_volume failed" {
 		t.Fatalf("%v, %+v", err, r)
 	}
-	if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+	if diff := gocmp.Diff(before, w.snapshot()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -538,7 +539,7 @@ func TestCarriersAreFoundByWhatIsInThem(t *testing.T) {
 	if r, err := w.run(back, ansible.Call{}, Set{}, nil); err != nil || statuses(r) != "nova_libvirt restored, cinder_volume restored, glance_api restored, magnum restored" {
 		t.Errorf("%v, %s", err, statuses(r))
 	}
-	if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+	if diff := gocmp.Diff(before, w.snapshot()); diff != "" {
 		t.Errorf("-before +after:\n%s", diff)
 	}
 }
