@@ -65,7 +65,7 @@ func (w *world) add(name string, packages ...testDeb) *box {
 		ID: strings.Repeat("0", 63) + fmt.Sprint(len(w.boxes)), Name: name, Image: "kolla/" + name, State: "running", PID: 1000 + len(w.boxes),
 		StartedAt: time.Unix(1000, 0), Health: []string{"healthcheck"},
 	}}
-	for _, dir := range []string{"etc/dpkg", "var/lib/dpkg/info", "var/lib/dpkg/updates", "usr/bin", "usr/sbin"} {
+	for _, dir := range []string{"etc/dpkg", "var/lib/dpkg/info", "var/lib/dpkg/updates", "usr/bin", "usr/lib", "usr/sbin"} {
 		w.must(os.MkdirAll(filepath.Join(root, dir), 0o755))
 	}
 	w.must(os.WriteFile(filepath.Join(root, "etc/os-release"), []byte(osRelease), 0o644))

@@ -15,9 +15,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
+	"github.com/nfslock/ansible-collection-kolla/preload"
 )
 
-// disturbed is one run, disturbed at its n-th call of dpkg or restart: killed there as by a power cut, told to stop, or the
+// disturbed is one run, disturbed at its n-th call of dpkg, restart or look at a container's files: killed there as by a power cut, told to stop, or the
 // call fails.
 func (w *world) disturbed(kind string, n int, half bool, o Options, set Set, f *files) {
 	w.t.Helper()
@@ -55,8 +57,9 @@ func (w *world) disturbed(kind string, n int, half bool, o Options, set Set, f *
 		}
 		return nil
 	}
+	w.open = func(name string) error { return w.fail(name + ": look") }
 	_, err := w.job().run(ctx, o, ansible.Call{}, set, f, Result{})
-	w.fail = nil
+	w.fail, w.open = nil, nil
 	if err != nil && strings.Contains(err.Error(), "internal error") {
 		w.t.Error(err)
 	}
@@ -92,8 +95,8 @@ func TestRandomRunsEndInAWholeHost(t *testing.T) {
 	block := func(version string) testDeb {
 		return testDeb{name: "qemu-block-extra", version: version, files: map[string]string{"usr/lib/block.so": version}}
 	}
-	set1, f1 := folder(t, qemuUtils(patched), block(patched))
-	set2, f2 := folder(t, block(stock+"+nfslock2"), qemuUtils(stock+"+nfslock2"))
+	set1, f1 := folder(t, tools(patched), block(patched))
+	set2, f2 := folder(t, block(stock+"+nfslock2"), tools(stock+"+nfslock2"))
 	set2.Suffix, set2.Packages[0].BuiltFrom, set2.Packages[1].BuiltFrom = "+nfslock2", stock, stock
 	first := rand.Uint64()
 	if text := os.Getenv("NFSLOCK_RANDOM_SEED"); text != "" {
@@ -105,19 +108,24 @@ func TestRandomRunsEndInAWholeHost(t *testing.T) {
 			w := newWorld(t)
 			names := []string{"nova_libvirt", "cinder_api", "cinder_volume"}
 			for _, name := range names {
-				w.add(name, qemuUtils(stock), block(stock))
+				w.add(name, tools(stock), block(stock))
 			}
+			w.must(os.WriteFile(filepath.Join(w.boxes["cinder_api"].root, preload.List), []byte("/usr/lib/other.so\n"), 0o644))
 			w.must(w.boxes["cinder_volume"].hold("qemu-utils"))
 			before := w.snapshot()
 			var told []string
 			for range 1 + r.IntN(4) {
 				o, set, f := options(), set1, f1
 				what := "present"
-				switch r.IntN(3) {
+				switch r.IntN(6) {
 				case 0:
 					o.State, set, f, what = Absent, Set{}, nil, "absent"
 				case 1:
 					set, f, what = set2, f2, "second"
+				case 2, 3:
+					o, set, f, what = libraryOptions(), Set{}, nil, "library"
+				case 4:
+					o, set, f, what = withoutLibrary(), Set{}, nil, "without the library"
 				}
 				if r.IntN(3) == 0 {
 					o.Containers = []string{names[r.IntN(3)]}
@@ -132,7 +140,7 @@ func TestRandomRunsEndInAWholeHost(t *testing.T) {
 					asleep = names[r.IntN(3)]
 					w.boxes[asleep].State = "paused"
 				}
-				kind, n, half := []string{"kill", "kill", "stop", "fail", "nothing"}[r.IntN(5)], 1+r.IntN(7), r.IntN(2) == 0
+				kind, n, half := []string{"kill", "kill", "stop", "fail", "nothing"}[r.IntN(5)], 1+r.IntN(24), r.IntN(2) == 0
 				told = append(told, what+" "+strings.Join(o.Containers, ",")+" "+o.OnError+" hold "+strconv.FormatBool(o.Hold)+" "+kind+" "+strconv.Itoa(n)+" half "+strconv.FormatBool(half)+" paused "+asleep)
 				w.disturbed(kind, n, half, o, set, f)
 				if asleep != "" {
@@ -143,7 +151,10 @@ func TestRandomRunsEndInAWholeHost(t *testing.T) {
 					told = append(told, "recreate "+name)
 					w.must(os.RemoveAll(w.boxes[name].root))
 					id := "r" + strconv.Itoa(len(told))
-					w.add(name, qemuUtils(stock), block(stock)).ID = id
+					w.add(name, tools(stock), block(stock)).ID = id
+					if name == "cinder_api" {
+						w.must(os.WriteFile(filepath.Join(w.boxes[name].root, preload.List), []byte("/usr/lib/other.so\n"), 0o644))
+					}
 				}
 			}
 			defer func() {
@@ -151,12 +162,25 @@ func TestRandomRunsEndInAWholeHost(t *testing.T) {
 					t.Logf("seed %d:\n%s", seed, strings.Join(told, "\n"))
 				}
 			}()
+			if r.IntN(3) == 0 {
+				if run, err := w.run(libraryOptions(), ansible.Call{}, Set{}, nil); err != nil {
+					t.Fatalf("library: %v, %+v", err, run)
+				}
+				for _, name := range names {
+					if w.state(name) != preloaded.Installed {
+						t.Errorf("the library in %s is %s", name, w.state(name))
+					}
+				}
+				if again, err := w.run(libraryOptions(), ansible.Call{}, Set{}, nil); err != nil || again.Changed || len(again.Warnings) > 0 {
+					t.Errorf("library again: %v, %+v", err, again)
+				}
+			}
 			if r.IntN(2) == 0 {
 				if _, err := w.run(options(), ansible.Call{}, set1, f1); err != nil {
 					t.Fatalf("present: %v", err)
 				}
 				for _, name := range names {
-					if w.program(name) != patched {
+					if !strings.HasSuffix(w.program(name), "\x00"+patched) {
 						t.Errorf("%s has %s", name, w.program(name))
 					}
 				}
