@@ -59,11 +59,7 @@ func writeList(root *os.Root, want Files, hit func(string)) error {
 
 func writeLibrary(root *os.Root, want Files, hit func(string)) error {
 	if want.Library != nil {
-		err := root.Mkdir(folderName, 0o755)
-		if err == nil {
-			err = errors.Join(root.Chmod(folderName, 0o755), syncFolder(root, path.Dir(folderName)))
-		}
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := makeFolder(root); err != nil {
 			return fmt.Errorf("cannot make /%s: %w", folderName, err)
 		}
 		return replace(root, libraryName, libraryPart, want.Library, hit, LibraryPart, LibraryPut)
@@ -79,6 +75,21 @@ func writeLibrary(root *os.Root, want Files, hit func(string)) error {
 	default:
 		return fmt.Errorf("cannot remove /%s: %w", folderName, err)
 	}
+}
+
+// makeFolder also opens one to all that a run left which died before it did: a library that its user cannot read is none.
+func makeFolder(root *os.Root) error {
+	if err := root.Mkdir(folderName, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	info, err := root.Lstat(folderName)
+	if err == nil && info.Mode().Perm() != 0o755 {
+		err = root.Chmod(folderName, 0o755)
+	}
+	if err != nil {
+		return err
+	}
+	return syncFolder(root, path.Dir(folderName))
 }
 
 func remove(root *os.Root, name string, hit func(string), moment string) error {

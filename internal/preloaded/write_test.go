@@ -171,6 +171,19 @@ func TestWhatOthersHaveInTheFolderStays(t *testing.T) {
 	}
 }
 
+func TestAFolderThatARunLeftClosedIsOpened(t *testing.T) {
+	dir, root := container(t, nil, nil)
+	if err := os.Mkdir(filepath.Join(dir, folderName), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(root, look(t, root).Present(), func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if got := contents(t, dir)["/"+folderName]; !strings.HasPrefix(got, "drwxr-xr-x") {
+		t.Error(got)
+	}
+}
+
 func TestTidyRemovesWhatAKilledRunLeft(t *testing.T) {
 	dir, root := container(t, nil, nil)
 	was := contents(t, dir)

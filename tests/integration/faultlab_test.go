@@ -71,6 +71,12 @@ func (l *faultLab) present() map[string]any {
 
 func (l *faultLab) absent() map[string]any { return map[string]any{"state": "absent"} }
 
+func (l *faultLab) library() map[string]any { return map[string]any{"method": "library"} }
+
+func (l *faultLab) withoutLibrary() map[string]any {
+	return map[string]any{"method": "library", "state": "absent"}
+}
+
 // prepare is the program with these arguments and further environment.
 func (l *faultLab) prepare(args map[string]any, env ...string) (*exec.Cmd, *bytes.Buffer) {
 	l.t.Helper()

@@ -27,6 +27,10 @@ func TestEveryStep(t *testing.T) {
 		{"absent, then present", l.absent, func() { l.well(l.present()) }, l.present, "new"},
 		{"rollback", scripted, l.failing, l.present, "new"},
 		{"rollback, then absent", scripted, l.failing, l.absent, "old"},
+		{"library", l.library, func() {}, l.library, "library"},
+		{"library, then absent", l.library, func() {}, l.withoutLibrary, "old"},
+		{"library absent", l.withoutLibrary, func() { l.well(l.library()) }, l.withoutLibrary, "old"},
+		{"library absent, then library", l.withoutLibrary, func() { l.well(l.library()) }, l.library, "library"},
 	} {
 		then := strings.Contains(way.name, "then")
 		way.set()
@@ -64,7 +68,7 @@ func TestEveryStep(t *testing.T) {
 					if r := l.well(way.next()); r["changed"] != false {
 						t.Errorf("the run after that changed something: %v", r["msg"])
 					}
-					if way.to == "new" {
+					if way.to != "old" {
 						l.well(l.absent())
 					}
 				})
