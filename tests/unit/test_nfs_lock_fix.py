@@ -49,6 +49,18 @@ def test_a_file_that_two_packages_share_is_uploaded_once(action, target, patch_s
     assert len(target.files) == 1
 
 
+@pytest.mark.parametrize("args", [{}, {"method": "library"}, {"method": "library", "state": "absent"}, {"state": "absent"}, {"method": "packages"}])
+def test_without_a_patch_set_the_module_is_called_as_it_is(action, target, args):
+    assert action(args).run() == {"failed": False, "changed": False, "msg": "done"}
+    assert len(target.calls) == 1
+    assert "_manifest" not in target.calls[0].args
+
+
+def test_a_patch_set_beside_the_library_is_the_modules_to_refuse(action, target):
+    action({"patch_set": "/nowhere/at/all", "method": "library"}).run()
+    assert "_manifest" not in target.calls[0].args
+
+
 def test_the_task_keeps_its_arguments_for_the_next_loop_item(action, patch_set, target):
     target.needs = [patch_set.add("qemu-utils", b"utils")]
     args = {"patch_set": str(patch_set.folder)}
