@@ -18,16 +18,16 @@ type Daemon struct {
 
 // aim plans both ways to QEMU without locks: the packages, and the library. What of one was not asked for is left as it is, except what a dead run began.
 func (p *ContainerPlan) aim(o Options, set Set) {
-	switch {
-	case o.packages() && !p.Seen.Distribution.UsesDpkg() && !(o.absent() && o.library()):
+	switch dpkg := p.Seen.Distribution.UsesDpkg(); {
+	case o.packages() && dpkg && o.absent():
+		p.restore()
+	case o.packages() && dpkg:
+		p.patch(o, set)
+	case o.packages() && !o.library():
 		p.Failure = p.Seen.withoutDpkg()
 		return
-	case !o.packages(), !p.Seen.Distribution.UsesDpkg():
+	default: // they were not asked for, or there is the library alone to be taken back
 		p.packagesBack()
-	case o.absent():
-		p.restore()
-	default:
-		p.patch(o, set)
 	}
 	switch {
 	case p.Failure != nil:
@@ -53,7 +53,8 @@ func (p *ContainerPlan) load(o Options) {
 	case preloaded.Bound:
 		p.Wanted = preloaded.Bound
 		if !s.Library.Current {
-			p.Notes = append(p.Notes, fmt.Sprintf("%s has another build of the library than this program's, by a volume: the role nfs_lock_keep puts this one into the host's folder", s.Name))
+			p.Notes = append(p.Notes, fmt.Sprintf("%s has another build of the library than this program's, by a volume: the role nfs_lock_keep puts this one into the host's folder",
+				s.Name))
 		}
 		return
 	case preloaded.Installed:
@@ -76,7 +77,8 @@ func (p *ContainerPlan) load(o Options) {
 	}
 	p.want(Load, s.Library.Present(), "cannot put the library into %s: %s")
 	if p.Failure == nil && s.Kept != nil && s.Kept.ID == s.ID {
-		p.Notes = append(p.Notes, fmt.Sprintf("%s has the patched packages too, which is harmless: they are left as they are; state: absent with method: packages takes them back", s.Name))
+		p.Notes = append(p.Notes, fmt.Sprintf("%s has the patched packages too, which is harmless: they are left as they are; state: absent with method: packages takes them back",
+			s.Name))
 	}
 }
 

@@ -239,7 +239,8 @@ func (j *job) verifyLoaded(ctx context.Context, w *work) error {
 			if i < 0 {
 				return nil
 			}
-			return fail("verify", "cannot get the library into or out of %s in %s: %v after the restart it is loaded: %v", daemons[i].Name, w.Name, loadedLimit, daemons[i].Loaded)
+			return fail("verify", "cannot get the library into or out of %s in %s: %v after the restart it is loaded: %v", daemons[i].Name, w.Name, loadedLimit,
+				daemons[i].Loaded)
 		case <-time.After(startPoll):
 		}
 	}
