@@ -96,7 +96,11 @@ func MakePlan(o Options, set Set, seen []Seen) []ContainerPlan {
 		}
 		if s.passedOver(o) {
 			p.Status, p.Reason, p.Failure = Skipped, "it is "+s.State, nil
-			p.Notes = []string{fmt.Sprintf("%s is %s: it was passed over and keeps its packages; start it and run again", s.Name, s.State)}
+			keeps := "what it has"
+			if o.packages() {
+				keeps = "its packages"
+			}
+			p.Notes = []string{fmt.Sprintf("%s is %s: it was passed over and keeps %s; start it and run again", s.Name, s.State, keeps)}
 			continue
 		}
 		switch {

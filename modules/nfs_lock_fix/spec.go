@@ -16,10 +16,13 @@ var spec = ansible.Spec{
 	"method": {
 		Choices: []string{"library", "packages"},
 		Description: []string{
-			"C(library) puts the preloaded library there, and its line into C(/etc/ld.so.preload). Packages are left as they are, and so are other libraries of that list.",
-			"C(packages) installs the packages of the patch set that are installed in each container. C(state=absent) installs those from before again, and removes the hold.",
+			"C(library) puts the preloaded library there, and its line into C(/etc/ld.so.preload).",
+			"Packages are left as they are, and so are other libraries of that list.",
+			"C(packages) installs the packages of the patch set that are installed in each container.",
+			"C(state=absent) installs those from before again, and removes the hold.",
 			"By default C(packages) where I(patch_set) is given and C(library) where it is not; with C(state=absent) both are taken back.",
-			"A library that kolla's volumes bind into a container is left alone. It is an error to name such a container with C(state=absent) and C(method=library).",
+			"A library that kolla's volumes bind into a container is left alone.",
+			"It is an error to name such a container with C(state=absent) and C(method=library).",
 		},
 	},
 	"patch_set": {
