@@ -179,6 +179,31 @@ func TestChoicesHoldForEveryElement(t *testing.T) {
 	}
 }
 
+// TestAnEmptyListThatWouldMeanAllIsRefused: it is what a template gives that found nothing.
+func TestAnEmptyListThatWouldMeanAllIsRefused(t *testing.T) {
+	spec := Spec{"containers": {Type: List, NotEmpty: true}}
+	for args, want := range map[string]string{
+		`{"containers": []}`:         `option "containers" is an empty list: name at least one, or leave the option out, which means all`,
+		`{"containers": ""}`:         `element 1 of option "containers" is empty`,
+		`{"containers": ["a", " "]}`: `element 2 of option "containers" is empty`,
+		`{"containers": "a,,b"}`:     `element 2 of option "containers" is empty`,
+	} {
+		ran := false
+		report := module(t, spec, args, func(context.Context, map[string]any, Call) (testResult, error) {
+			ran = true
+			return testResult{}, nil
+		})
+		if report["msg"] != want || ran {
+			t.Errorf("%s: got %v, want %s; the module ran: %v", args, report["msg"], want, ran)
+		}
+	}
+	for _, args := range []string{`{}`, `{"containers": null}`, `{"containers": "a,b"}`} {
+		if report := module(t, spec, args, func(context.Context, map[string]any, Call) (testResult, error) { return testResult{}, nil }); report["failed"] != false {
+			t.Errorf("%s: %v", args, report["msg"])
+		}
+	}
+}
+
 func TestAnUnreadableArgumentFileIsAFailure(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
 	for _, test := range []struct {

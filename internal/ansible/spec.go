@@ -51,6 +51,7 @@ type Option struct {
 	Default  any  // coerced like a given value
 	Required bool
 	Choices  []string // of a String, or of the elements of a List
+	NotEmpty bool     // of a List: where not giving it means all, an empty one is a mistake, such as a template that found nothing
 	NoLog    bool     // a secret: hidden wherever it appears in the result
 	// Secret says of a text that it is a secret though the option is none, such as an address with a password in it.
 	Secret      func(text string) bool
@@ -220,6 +221,12 @@ func (o Option) coerce(name string, v any) (any, error) {
 		}
 		elements[i] = element
 		errs = multierror.Append(errs, o.choose(name, element))
+		if text, ok := element.(string); ok && o.NotEmpty && strings.TrimSpace(text) == "" {
+			errs = multierror.Append(errs, fmt.Errorf("element %d of option %q is empty", i+1, name))
+		}
+	}
+	if o.NotEmpty && len(list) == 0 {
+		errs = multierror.Append(errs, fmt.Errorf("option %q is an empty list: name at least one, or leave the option out, which means all", name))
 	}
 	return elements, errs.ErrorOrNil()
 }

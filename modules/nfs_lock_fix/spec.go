@@ -69,9 +69,9 @@ var spec = ansible.Spec{
 		},
 	},
 	"containers": {
-		Type: ansible.List,
+		Type: ansible.List, NotEmpty: true,
 		Description: []string{
-			"Names of containers to work in. Each must exist.",
+			"Names of containers to work in. Each must exist. An empty list is an error.",
 			"By default every container of kolla's that has QEMU, running or paused, as glance_api and ironic_conductor beside Nova's and Cinder's.",
 			"A container is kolla's by the label C(kolla_version) or by kolla's variables in its environment.",
 			"It has QEMU by dpkg's database in it or, where it has none, by the programs C(qemu-kvm) or C(qemu-img).",

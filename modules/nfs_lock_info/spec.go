@@ -4,9 +4,9 @@ import "github.com/nfslock/ansible-collection-kolla/internal/ansible"
 
 var spec = ansible.Spec{
 	"containers": {
-		Type: ansible.List,
+		Type: ansible.List, NotEmpty: true,
 		Description: []string{
-			"Names of containers to look at. Each must exist.",
+			"Names of containers to look at. Each must exist. An empty list is an error.",
 			"By default every container of kolla's that has QEMU, running or paused, as glance_api and ironic_conductor beside Nova's and Cinder's.",
 			"A container is kolla's by the label C(kolla_version) or by kolla's variables in its environment, and has QEMU by dpkg's database in it.",
 			"No other one is touched.",

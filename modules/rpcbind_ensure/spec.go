@@ -34,9 +34,10 @@ var spec = ansible.Spec{
 		Description: []string{"Name of the container of I(mode=container)."},
 	},
 	"listen": {
-		Type: ansible.List,
+		Type: ansible.List, NotEmpty: true,
 		Description: []string{
 			"Addresses of the host at which rpcbind listens, in addition to loopback. By default every address, as the distributions have it.",
+			"An empty list is an error.",
 			"Link-local addresses are refused, and so is a drop-in of somebody else's for rpcbind.socket that is read later and adds addresses.",
 			"Give those of the storage network. NFSv3 servers call back, so that loopback alone is wrong unless the server is the host itself.",
 			"The ports of rpc.statd and of the kernel's lock manager are not restricted by this.",
