@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/moby/moby/api/pkg/stdcopy"
@@ -23,8 +24,16 @@ const outputLimit = 64 << 10
 // wait for input for ever.
 type Command struct {
 	Args []string
-	User string // "0" is root; empty is the container's own user
-	Env  []string
+	User string   // "0" is root; empty is the container's own user
+	Env  []string // beside the container's own; the language is English unless this has LC_ALL
+}
+
+// environment: a command is understood by what it prints. An image may name a language, and LANGUAGE counts in every locale but C.
+func (c Command) environment() []string {
+	if slices.ContainsFunc(c.Env, func(pair string) bool { return strings.HasPrefix(pair, "LC_ALL=") }) {
+		return append(slices.Clone(c.Env), "LANGUAGE=")
+	}
+	return append(slices.Clone(c.Env), "LC_ALL=C", "LANGUAGE=")
 }
 
 // Outcome is how a command ended.
@@ -39,7 +48,7 @@ func (e *Engine) Exec(ctx context.Context, id string, c Command) (Outcome, error
 	create, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	made, err := e.api.ExecCreate(create, id, client.ExecCreateOptions{
-		Cmd: c.Args, User: c.User, Env: c.Env,
+		Cmd: c.Args, User: c.User, Env: c.environment(),
 		AttachStdout: true, AttachStderr: true,
 	})
 	if err != nil {

@@ -44,8 +44,8 @@ func TestExecPassesArgumentsUserAndEnvironment(t *testing.T) {
 		fmt.Fprintf(p.Stdout, "%q %q %q", p.Args, p.User, p.Env)
 		return 0
 	})
-	got, err := e.Exec(t.Context(), "c", Command{Args: []string{"run", "a b"}, User: "0", Env: []string{"LC_ALL=C"}})
-	if want := `["run" "a b"] "0" ["LC_ALL=C"]`; err != nil || got.Output != want {
+	got, err := e.Exec(t.Context(), "c", Command{Args: []string{"run", "a b"}, User: "0", Env: []string{"X=1"}})
+	if want := `["run" "a b"] "0" ["X=1" "LC_ALL=C" "LANGUAGE="]`; err != nil || got.Output != want {
 		t.Errorf("got %q, %v; want %q", got.Output, err, want)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -167,10 +166,8 @@ func patiently(ctx context.Context, do func() error) error {
 
 // run gives the end of what a program that failed printed, where package tools say why.
 func run(ctx context.Context, program string, args ...string) error {
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8")
-	out, err := cmd.CombinedOutput()
-	if err == nil {
+	out, err := command(ctx, program, args...).CombinedOutput()
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // with the latter, it ended well
 		return nil
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
@@ -190,7 +187,7 @@ func run(ctx context.Context, program string, args ...string) error {
 }
 
 // reason knows the two refusals that are told apart. apt, dpkg and rpm say it in these words (apt-pkg/contrib/fileutl.cc,
-// dpkg's lib/dpkg/file.c and src/main/remove.c, rpm's lib/rpmps.c and lib/rpmlock.c), and in English: run asks for it.
+// dpkg's lib/dpkg/file.c and src/main/remove.c, rpm's lib/rpmps.c and lib/rpmlock.c), and in English: command sees to it.
 func reason(said string) error {
 	has := func(parts ...string) bool {
 		return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(said, part) })

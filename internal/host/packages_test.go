@@ -60,7 +60,9 @@ func tool(t *testing.T, script string) (asked func() []string) {
 	if err := os.WriteFile(filepath.Join(dir, "apt-get"), []byte(text), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	former := SearchPath
+	SearchPath = dir + ":" + former
+	t.Cleanup(func() { SearchPath = former })
 	return func() []string {
 		text, err := os.ReadFile(log)
 		if err != nil {

@@ -3,10 +3,8 @@ package host
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 )
@@ -23,9 +21,9 @@ func UnitRuns(ctx context.Context, unit string) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "systemctl", "show", "--property=LoadState", "--property=ActiveState", "--", unit).Output()
+	out, err := output(ctx, "systemctl", "show", "--property=LoadState", "--property=ActiveState", "--", unit)
 	if err != nil {
-		return false, fmt.Errorf("cannot ask systemd for %s: %w", unit, explain(err))
+		return false, fmt.Errorf("cannot ask systemd for %s: %w", unit, err)
 	}
 	return runs(unit, string(out))
 }
@@ -65,17 +63,8 @@ func runs(unit, shown string) (bool, error) {
 func RestartUnit(ctx context.Context, unit string, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if _, err := exec.CommandContext(ctx, "systemctl", "restart", "--", unit).Output(); err != nil {
-		return fmt.Errorf("cannot restart %s: %w", unit, explain(err))
+	if _, err := output(ctx, "systemctl", "restart", "--", unit); err != nil {
+		return fmt.Errorf("cannot restart %s: %w", unit, err)
 	}
 	return nil
-}
-
-// explain adds what the program wrote to standard error.
-func explain(err error) error {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
-	}
-	return err
 }

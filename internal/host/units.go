@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 )
@@ -42,9 +41,9 @@ func Units(ctx context.Context, names ...string) (map[string]Unit, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	args := append([]string{"show", "--property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload,MainPID,Restart", "--"}, names...)
-	out, err := exec.CommandContext(ctx, "systemctl", args...).Output()
+	out, err := output(ctx, "systemctl", args...)
 	if err != nil {
-		return nil, fmt.Errorf("cannot ask systemd for %s: %w", strings.Join(names, ", "), explain(err))
+		return nil, fmt.Errorf("cannot ask systemd for %s: %w", strings.Join(names, ", "), err)
 	}
 	return parseUnits(out, names)
 }
@@ -84,7 +83,7 @@ func parseUnits(out []byte, names []string) (map[string]Unit, error) {
 func Wake(ctx context.Context, units ...string) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	_ = exec.CommandContext(ctx, "systemctl", append([]string{"kill", "--signal=SIGCONT", "--"}, units...)...).Run()
+	_, _ = output(ctx, "systemctl", append([]string{"kill", "--signal=SIGCONT", "--"}, units...)...)
 }
 
 // MaskForBoot forbids to start units until the next boot, or until UnmaskForBoot. They need not exist yet.
@@ -117,8 +116,8 @@ func systemctl(ctx context.Context, limit time.Duration, options []string, verb 
 	if len(units) > 0 {
 		args = append(append(args, "--"), units...)
 	}
-	if _, err := exec.CommandContext(ctx, "systemctl", args...).Output(); err != nil {
-		return fmt.Errorf("cannot %s %s: %w", verb, strings.Join(units, " "), explain(err))
+	if _, err := output(ctx, "systemctl", args...); err != nil {
+		return fmt.Errorf("cannot %s %s: %w", verb, strings.Join(units, " "), err)
 	}
 	return nil
 }

@@ -83,8 +83,9 @@ if [ ! -e /.dockerenv ] && [ ! -e /run/.containerenv ] && [ -z "${container:-}" 
 fi
 
 # Images put a virtualenv first in PATH (kolla's cinder), whose python lacks what QEMU's configure wants. Compiler flags must be the distribution's.
+# apt and dpkg are understood by what they print, and LANGUAGE would have them speak another language in any locale but C.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 TZ=UTC DEBIAN_FRONTEND=noninteractive
-unset -v CFLAGS CXXFLAGS CPPFLAGS LDFLAGS DEB_BUILD_PROFILES PYTHONPATH PYTHONHOME VIRTUAL_ENV
+unset -v CFLAGS CXXFLAGS CPPFLAGS LDFLAGS DEB_BUILD_PROFILES PYTHONPATH PYTHONHOME VIRTUAL_ENV LANGUAGE LANG
 umask 022
 
 choose_architecture
