@@ -14,9 +14,14 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-multierror"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/shown"
+	"github.com/nfslock/ansible-collection-kolla/internal/supervise"
 )
 
 // Call is what Ansible asks of one run, beside the options.
@@ -47,10 +52,14 @@ type Diff struct {
 // option names, calls run, prints one JSON object and exits with 0, or with 1 after a failure.
 //
 // An error of run makes the result failed and its text the message; what run returned beside it is printed too.
-// SIGINT, SIGTERM and SIGHUP cancel the context, and the result is still printed. A panic of run becomes a failure;
-// one in a goroutine that run started cannot be caught here.
+// SIGINT, SIGTERM and SIGHUP cancel the context, and the result is still printed: by run, or by the watchdog if run hangs. A panic of run
+// becomes a failure. One in a goroutine that run started ends the process; where it is supervised that is told as a failure, too.
 func Main[O, R any](spec Spec, run func(context.Context, O, Call) (R, error)) {
-	stdout := os.Stdout
+	var stdout io.Writer = os.Stdout
+	if supervise.Supervised() {
+		stdout = answers{}
+		_ = debug.SetCrashOutput(supervise.CrashOutput(), debug.CrashOptions{}) // without it the end is told, and not the reason
+	}
 	os.Stdout = os.Stderr // a stray print would spoil the one object
 	// Caught and not read: once the connection is gone a line on stderr would otherwise kill the run midway. Unlike
 	// with signal.Ignore, programs started from here keep the default.
@@ -63,7 +72,7 @@ func Main[O, R any](spec Spec, run func(context.Context, O, Call) (R, error)) {
 func execute[O, R any](ctx context.Context, spec Spec, run func(context.Context, O, Call) (R, error),
 	args []string, stdout, stderr io.Writer,
 ) int {
-	return answer(args, stdout, stderr, spec, func(options []byte, call Call) (any, error) {
+	return answer(ctx, args, stdout, stderr, spec, func(ctx context.Context, options []byte, call Call) (any, error) {
 		var o O
 		if err := fill(&o, options); err != nil {
 			return nil, err
@@ -76,18 +85,22 @@ func execute[O, R any](ctx context.Context, spec Spec, run func(context.Context,
 	})
 }
 
+// work is a module's run, with its options in JSON.
+type work = func(ctx context.Context, options []byte, call Call) (any, error)
+
 // answer is the part of execute that is the same for all options and results, so that it is compiled once.
-func answer(args []string, stdout, stderr io.Writer, spec Spec, run func(options []byte, call Call) (any, error)) int {
+func answer(ctx context.Context, args []string, stdout, stderr io.Writer, spec Spec, run work) int {
+	out := &printer{stdout: stdout, stderr: stderr}
 	if len(args) != 2 {
 		_, _ = fmt.Fprintf(stderr, "usage: %s ARGS_FILE\nThis is an Ansible module: Ansible runs it with a JSON file of its options.\n", program(args))
-		return write(stdout, stderr, failure(fmt.Errorf("cannot read the options: the program needs one argument, the file that holds them, and has %d", max(len(args)-1, 0))))
+		return out.print(failure(fmt.Errorf("cannot read the options: the program needs one argument, the file that holds them, and has %d", max(len(args)-1, 0))))
 	}
 	// Two guards: this one for mistakes of the module's author, such as an impossible default, the one in respond for
 	// the module's run, so that a panic there still passes through the masking.
-	return write(stdout, stderr, guard(func() map[string]any { return respond(args[1], spec, run) }))
+	return out.print(guard(func() map[string]any { return respond(ctx, args[1], spec, run, out) }))
 }
 
-func respond(argsFile string, spec Spec, run func(options []byte, call Call) (any, error)) map[string]any {
+func respond(ctx context.Context, argsFile string, spec Spec, run work, out *printer) map[string]any {
 	data, err := readArgs(argsFile)
 	if err != nil {
 		return failure(err)
@@ -97,29 +110,46 @@ func respond(argsFile string, spec Spec, run func(options []byte, call Call) (an
 		return failure(fmt.Errorf("cannot read the options in %s: %w", argsFile, err))
 	}
 	in, err := spec.read(given)
-	var report map[string]any
 	if err != nil {
-		report = failure(err)
-	} else {
-		report = guard(func() map[string]any {
-			options, err := json.Marshal(in.values)
-			if err != nil {
-				return failure(fmt.Errorf("cannot pass the options on: %w", err))
-			}
-			return combine(run(options, in.call))
-		})
+		report := failure(err)
+		in.finish(report)
+		return report
 	}
+	dog := &watchdog{finish: in.finish, allowed: map[*int]time.Time{}, end: func(report map[string]any) { os.Exit(out.print(report)) }}
+	ctx, free := dog.guard(ctx)
+	defer free()
+	report := guard(func() map[string]any {
+		options, err := json.Marshal(in.values)
+		if err != nil {
+			return failure(fmt.Errorf("cannot pass the options on: %w", err))
+		}
+		return combine(run(ctx, options, in.call))
+	})
+	in.finish(report)
+	return report
+}
+
+// finish makes a report one that may be printed: no secret is in it, and nothing that a terminal or a reader would be misled by.
+func (in input) finish(report map[string]any) {
 	if report["failed"] == false {
 		delete(report, "exception") // ansible-core 2.19 prints it as an error, even of a success
 	}
-	report = mask(report, in.secrets).(map[string]any)
-	// A secret such as "LOG" must not cut into its own placeholder.
-	shown := mask(in.shown, in.secrets).(map[string]any)
-	for name := range in.hidden {
-		shown[name] = hiddenValue
+	for key, value := range report {
+		report[key] = shown.All(mask(value, in.secrets))
 	}
-	report["invocation"] = map[string]any{"module_args": shown}
-	return report
+	if warnings, ok := report["warnings"].([]any); ok {
+		for i := range warnings {
+			if text, ok := warnings[i].(string); ok { // each is one line of the play's output
+				warnings[i] = strings.ReplaceAll(text, "\n", "; ")
+			}
+		}
+	}
+	// A secret such as "LOG" must not cut into its own placeholder.
+	arguments := mask(in.shown, in.secrets).(map[string]any)
+	for name := range in.hidden {
+		arguments[name] = hiddenValue
+	}
+	report["invocation"] = map[string]any{"module_args": shown.All(arguments)}
 }
 
 func program(args []string) string {
@@ -279,6 +309,23 @@ func message(err error) string {
 	return strings.Replace(text, several.Error(), plain, 1)
 }
 
+// printer prints one report, the first that it is given. A second one, of a run that comes to its end as the watchdog bites, waits for that.
+type printer struct {
+	stdout, stderr io.Writer
+	once           sync.Once
+	code           int
+}
+
+func (p *printer) print(report map[string]any) int {
+	p.once.Do(func() { p.code = write(p.stdout, p.stderr, report) })
+	return p.code
+}
+
+// answers is the way to the process that supervises this one and prints what it says.
+type answers struct{ failed bool }
+
+func (a answers) Write(text []byte) (int, error) { return len(text), supervise.Answer(a.failed, text) }
+
 func write(stdout, stderr io.Writer, report map[string]any) int {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out) // also replaces what is not UTF-8, a hard error in ansible-core 2.19
@@ -287,6 +334,9 @@ func write(stdout, stderr io.Writer, report map[string]any) int {
 		out.Reset()
 		_ = enc.Encode(failure(fmt.Errorf("cannot report the result: %w", err)))
 		report = map[string]any{"failed": true}
+	}
+	if _, supervised := stdout.(answers); supervised {
+		stdout = answers{failed: report["failed"] == true}
 	}
 	if _, err := stdout.Write(out.Bytes()); err != nil {
 		_, _ = fmt.Fprintf(stderr, "cannot print the result: %v\n", err)

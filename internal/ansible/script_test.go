@@ -2,9 +2,11 @@ package ansible_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -12,18 +14,21 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/supervise"
 )
 
 type options struct {
 	Name   string `json:"name"`
 	Do     string `json:"do"`
 	Signal int    `json:"signal"`
+	Token  string `json:"token"`
 }
 
 var spec = ansible.Spec{
 	"name":   {Required: true},
-	"do":     {Default: "greet", Choices: []string{"greet", "print", "child", "signal", "chatter", "panic"}},
+	"do":     {Default: "greet", Choices: []string{"greet", "print", "child", "signal", "chatter", "panic", "panic-aside", "hang", "hang-in-time", "take-back", "late"}},
 	"signal": {Type: ansible.Int}, // number
+	"token":  {NoLog: true},
 }
 
 func greet(ctx context.Context, o options, call ansible.Call) (ansible.Result, error) {
@@ -52,11 +57,48 @@ func greet(ctx context.Context, o options, call ansible.Call) (ansible.Result, e
 		}
 	case "panic":
 		panic("no such greeting")
+	case "panic-aside":
+		ansible.Known(ctx, ansible.Result{Changed: true, Warnings: []string{"greeted " + o.Token + "\x1b[2J\nok: [forged]"}})
+		go func() { panic("no such greeting") }()
+		time.Sleep(time.Minute)
+	case "hang": // told to stop
+		ansible.Known(ctx, ansible.Result{Changed: true, Warnings: []string{"half a greeting, with " + o.Token}})
+		_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
+		hang()
+	case "hang-in-time":
+		ctx, cancel := ansible.WithTimeout(ctx, 50*time.Millisecond, errors.New("it did not come to an end within 50ms"))
+		defer cancel()
+		_ = ctx
+		hang()
+	case "take-back": // takes longer than the watchdog lets others
+		ctx, cancel := ansible.WithTimeout(ctx, 50*time.Millisecond, errors.New("it did not come to an end within 50ms"))
+		defer cancel()
+		<-ctx.Done()
+		done := ansible.Allow(context.WithoutCancel(ctx), time.Minute)
+		time.Sleep(3 * ansible.Grace())
+		done()
+		return r, fmt.Errorf("taken back: %w", context.Cause(ctx))
+	case "late": // at the same moment as the watchdog
+		ctx, cancel := ansible.WithTimeout(ctx, 50*time.Millisecond, errors.New("it did not come to an end within 50ms"))
+		defer cancel()
+		<-ctx.Done()
+		time.Sleep(ansible.Grace())
 	}
 	return r, nil
 }
 
+// hang makes a system call that never returns.
+func hang() {
+	var ends [2]int
+	_ = syscall.Pipe(ends[:])
+	_, _ = syscall.Read(ends[0], make([]byte, 1))
+}
+
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "greet" {
+		supervise.Start()
+		ansible.SetGrace(300 * time.Millisecond)
+	}
 	testscript.Main(m, map[string]func(){
 		"greet": func() { ansible.Main(spec, greet) },
 	})

@@ -5,6 +5,7 @@ package main
 import (
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/lockfix"
+	_ "github.com/nfslock/ansible-collection-kolla/internal/supervised"
 )
 
 func main() { ansible.Main(spec, lockfix.Run) }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/lockprobe"
+	_ "github.com/nfslock/ansible-collection-kolla/internal/supervised"
 )
 
 func main() {

@@ -5,6 +5,7 @@ package main
 import (
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/rpcbind"
+	_ "github.com/nfslock/ansible-collection-kolla/internal/supervised"
 )
 
 func main() { ansible.Main(spec, rpcbind.Run) }
