@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/supervise"
 )
 
 // Hit ends the program as a power cut would, without a deferred call or a result, if NFSLOCK_DIE_AT names this moment. With
@@ -22,6 +24,9 @@ func Hit(name string) {
 		}
 	}
 	if os.Getenv("NFSLOCK_DIE_AT") == name {
+		if supervise.Supervised() {
+			_ = syscall.Kill(os.Getppid(), syscall.SIGKILL) // nothing tells of the end
+		}
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // the signal comes; nothing more is to happen before
 	}
