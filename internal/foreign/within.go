@@ -39,7 +39,7 @@ func Within[T any](ctx context.Context, look func() (T, error)) (T, error) {
 		if !left {
 			seen <- s
 		} else if late, ok := any(s.found).(io.Closer); ok && s.err == nil {
-			_ = late.Close()
+			_ = NoPanic(late.Close) // it may be a nil one
 		}
 	}()
 	select {

@@ -4,19 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
-	"time"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 // LockName is the file in the modules' folder.
-const LockName = "lock"
-
-// lockPoll is how often a waiting run looks again: often enough that nobody notices.
-const lockPoll = 100 * time.Millisecond
+const LockName = statedir.LockName
 
 // TakeLock makes this the only run on the host, waiting until ctx ends at the longest. The kernel drops the lock with the
 // process (flock(2)), so a killed run blocks nobody. The caller calls unlock; waited tells it that what it saw before may be
@@ -29,28 +25,7 @@ func TakeLock(ctx context.Context, dir string) (unlock func(), waited bool, err 
 	if err != nil {
 		return nil, waited, fmt.Errorf("cannot lock this host: %w", err)
 	}
-	for {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			file.Close()
-			return nil, waited, fmt.Errorf("cannot lock this host: %w", err)
-		}
-		waited = true
-		select {
-		case <-ctx.Done():
-			holder, _ := io.ReadAll(io.LimitReader(file, 32))
-			file.Close()
-			return nil, waited, fmt.Errorf("cannot start: another run (process %s) is at work on this host and did not end in time", strings.TrimSpace(string(holder)))
-		case <-time.After(lockPoll):
-		}
-	}
-	// Who holds it is for the message above only; the lock itself counts.
-	_ = file.Truncate(0)
-	_, _ = fmt.Fprintf(file, "%d\n", os.Getpid())
-	return func() { file.Close() }, waited, nil
+	return statedir.Take(ctx, file)
 }
 
 // Locked tells, for check mode, whether a run is at work.

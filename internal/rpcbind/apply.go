@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 )
@@ -183,7 +184,9 @@ func (m *machine) uninstall(ctx context.Context, names []string) error {
 
 // takeOver ends a statd and carries its state over. Its files are reached through the process, so they are opened before it ends.
 func (m *machine) takeOver(ctx context.Context, step Step) error {
-	from, err := openStateOf(m.proc, step.PID)
+	looking, cancel := context.WithTimeoutCause(ctx, insideLimit, errNotInTime)
+	defer cancel()
+	from, err := foreign.Within(looking, func() (*os.Root, error) { return openStateOf(m.proc, step.PID) })
 	if err != nil {
 		return fmt.Errorf("cannot take over from %s: %w", step.Names[0], err)
 	}
@@ -201,12 +204,23 @@ func (m *machine) takeOver(ctx context.Context, step Step) error {
 	if err := host.EndProcess(ctx, step.PID, statdName, grace); err != nil {
 		return fmt.Errorf("cannot take over from %s: %w", step.Names[0], err)
 	}
-	return move(from, to)
+	return moveWithin(ctx, from, to)
+}
+
+// moveWithin is move from a container, within the step's time.
+func moveWithin(ctx context.Context, from, to *os.Root) error {
+	_, err := foreign.Within(ctx, func() (struct{}, error) { return struct{}{}, move(from, to) })
+	if errors.Is(err, foreign.ErrNoAnswer) {
+		return fmt.Errorf("cannot carry statd's state over: %w", err)
+	}
+	return err
 }
 
 // inherit carries over whom a statd watched that is dead, from a container that is still there.
 func (m *machine) inherit(ctx context.Context, step Step) error {
-	from, err := m.openLeft(ctx, step.Text)
+	looking, cancel := context.WithTimeoutCause(ctx, insideLimit, errNotInTime)
+	defer cancel()
+	from, err := foreign.Within(looking, func() (*os.Root, error) { return m.openLeft(looking, step.Text) })
 	if err != nil || from == nil {
 		return err
 	}
@@ -218,7 +232,7 @@ func (m *machine) inherit(ctx context.Context, step Step) error {
 	if to != nil {
 		defer to.Close()
 	}
-	return move(from, to)
+	return moveWithin(ctx, from, to)
 }
 
 // openLeft opens the state folder in a container.

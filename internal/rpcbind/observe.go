@@ -16,8 +16,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
 
@@ -26,8 +28,8 @@ type machine struct {
 	connect func(context.Context) (*engine.Engine, string) // the string says why there is none
 	engine  *engine.Engine                                 // nil until then
 	why     string
-	dir     string // /var/lib/nfslock
-	proc    string // "/proc"
+	dir     *statedir.Folder // nil where there is none yet
+	proc    string           // "/proc"
 	client  sunrpc.Caller
 	state   string // "/var/lib/nfs"
 	noImage error  // why the engine made none of ours in this run
@@ -106,6 +108,9 @@ func kollaUnits(root string, ours ...string) bool {
 	})
 }
 
+// unitLimit is far above any unit's file, in bytes.
+const unitLimit = 1 << 20
+
 // Sockets of a socket unit.
 var listens = regexp.MustCompile(`(?m)^[ \t]*Listen(Stream|Datagram)[ \t]*=[ \t]*\S`)
 
@@ -117,7 +122,7 @@ func listeners(root string) (found []string) {
 			if filepath.Base(path) <= filepath.Base(listenDropIn) {
 				continue
 			}
-			if text, err := os.ReadFile(path); err == nil && listens.Match(text) {
+			if text, err := host.ReadFile(path, unitLimit); err == nil && listens.Match(text) {
 				found = append(found, path)
 			}
 		}
@@ -137,7 +142,7 @@ func (s *Seen) readFile(path string) error {
 	}
 	var text []byte
 	if err == nil {
-		text, err = os.ReadFile(path)
+		text, err = host.ReadFile(path, unitLimit)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot read what systemd is told: %w", err)
@@ -251,29 +256,45 @@ func (m *machine) lookAtLeft(ctx context.Context, o Options, all []engine.Listed
 			continue
 		}
 		group.Go(func() error {
-			root, err := m.openLeft(ctx, c.ID)
-			if err != nil || root == nil {
-				return nil // it ended, or has a trap in that place: nothing there is ours to take
+			looking, cancel := context.WithTimeoutCause(ctx, insideLimit, errNotInTime)
+			defer cancel()
+			found, err := foreign.Within(looking, func() (Left, error) { return m.lookInside(looking, c) })
+			if errors.Is(err, foreign.ErrNoAnswer) {
+				return nil
 			}
-			defer root.Close()
-			home, err := openState(m.state)
-			if err != nil {
-				return err
-			}
-			if home != nil { // bound into the container
-				defer home.Close()
-				if same, err := sameFolder(root, home); err != nil || same {
-					return err
-				}
-			}
-			left[i] = Left{Container: c.Name, ID: c.ID}
-			left[i].Servers, err = watches(root)
+			left[i] = found
 			return err
 		})
 	}
 	err := group.Wait()
 	s.Left = slices.DeleteFunc(left, func(l Left) bool { return len(l.Servers) == 0 })
 	return err
+}
+
+// insideLimit is for looking into a container, which may have a filesystem in that place that never answers.
+const insideLimit = 5 * time.Second
+
+var errNotInTime = fmt.Errorf("there was no answer within %v", insideLimit)
+
+// lookInside gives nothing of a container that ended, or has a trap in that place: nothing there is ours to take.
+func (m *machine) lookInside(ctx context.Context, c engine.Listed) (Left, error) {
+	root, err := m.openLeft(ctx, c.ID)
+	if err != nil || root == nil {
+		return Left{}, nil
+	}
+	defer root.Close()
+	home, err := openState(m.state)
+	if err != nil {
+		return Left{}, err
+	}
+	if home != nil { // bound into the container
+		defer home.Close()
+		if same, err := sameFolder(root, home); err != nil || same {
+			return Left{}, err
+		}
+	}
+	servers, err := watches(root)
+	return Left{Container: c.Name, ID: c.ID, Servers: servers}, err
 }
 
 // lookAtWatched reads whom statd watches in either home.
@@ -439,7 +460,7 @@ func (s *Seen) lookAtOwners(ctx context.Context) error {
 
 // stalePID reads the file that start-statd believes. A statd in a PID namespace of its own writes the number that it has there.
 func stalePID(daemons []Daemon) int {
-	text, err := os.ReadFile("/run/rpc.statd.pid")
+	text, err := host.ReadFile("/run/rpc.statd.pid", 64)
 	if err != nil {
 		return 0
 	}

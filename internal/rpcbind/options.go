@@ -46,6 +46,8 @@ func (o Options) absent() bool { return o.State == absent }
 
 func (o Options) limit() time.Duration { return time.Duration(o.Timeout) * time.Second }
 
+func (o Options) timeIsUp() error { return fmt.Errorf("the run's time, %v, is up", o.limit()) }
+
 // What the engine takes for a container's name (Docker: RestrictedNamePattern), and systemd for a part of a unit's.
 var containerName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]+$`)
 

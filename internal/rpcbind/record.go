@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 // Record is what this module changed on the host, so that state: absent takes back that and nothing else. It is written before a
@@ -65,36 +67,61 @@ func (r Record) empty() bool {
 	return r.Mode == "" && !r.Volume && r.Container == "" && len(r.Disabled) == 0 && !r.onHost(nil)
 }
 
-const recordName = "rpcbind.json"
+const (
+	recordName  = "rpcbind.json"
+	recordLimit = 64 << 10 // bytes; a real one has some hundred
+)
 
 // readRecord gives an empty one where there is none.
-func readRecord(dir string) (Record, error) {
+func readRecord(dir *statedir.Folder) (Record, error) {
 	var r Record
-	data, err := os.ReadFile(filepath.Join(dir, recordName))
+	data, err := dir.Read(recordName, recordLimit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, nil
 	}
 	if err == nil {
 		err = json.Unmarshal(data, &r)
 	}
+	if err == nil {
+		err = r.check()
+	}
 	if err != nil {
-		return r, fmt.Errorf("cannot read what earlier runs changed, %s: %w", filepath.Join(dir, recordName), err)
+		return r, fmt.Errorf("cannot read what earlier runs changed, %s: %w", filepath.Join(dir.Path(), recordName), err)
 	}
 	return r, nil
 }
 
+// check refuses what this module never does: a record is what state absent takes back.
+func (r Record) check() error {
+	for _, name := range r.Packages {
+		if !slices.Contains(packages("apt", true), name) && !slices.Contains(packages("dnf", true), name) {
+			return fmt.Errorf("it names a package %q, which this module never installs", name)
+		}
+	}
+	for _, path := range r.Links {
+		if path != bootLink && path != rpcLink {
+			return fmt.Errorf("it names a link %q, which this module never makes", path)
+		}
+	}
+	for _, name := range slices.Concat(r.Unmasked, r.Enabled, r.Started, r.Disabled) {
+		if !slices.Contains([]string{socketUnit, rpcUnit, statdUnit, notifyUnit}, name) {
+			return fmt.Errorf("it names a unit %q, which this module never touches", name)
+		}
+	}
+	return nil
+}
+
 // save writes the record so that it is there whole or as before. An empty one is removed.
-func (r Record) save(dir string) error {
-	path := filepath.Join(dir, recordName)
+func (r Record) save(dir *statedir.Folder) error {
 	if r.empty() {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := dir.Remove(recordName); err != nil {
 			return fmt.Errorf("cannot forget what was changed: %w", err)
 		}
 		return nil
 	}
 	data, err := json.MarshalIndent(r, "", "  ")
 	if err == nil {
-		err = writeFile(path, string(data)+"\n", 0o600)
+		err = dir.Write(recordName, append(data, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("cannot write down what is to be changed: %w", err)

@@ -9,12 +9,9 @@ import (
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
-	"github.com/nfslock/ansible-collection-kolla/internal/host"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
-
-// stateDir is where this host's record and run lock are.
-const stateDir = "/var/lib/nfslock"
 
 // world is what a run looks at and changes.
 type world interface {
@@ -30,7 +27,7 @@ func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
 	if err := o.check(); err != nil {
 		return result, err
 	}
-	m := &machine{dir: stateDir, proc: "/proc", state: stateFolder, client: sunrpc.Client{}}
+	m := &machine{proc: "/proc", state: stateFolder, client: sunrpc.Client{}}
 	m.connect = func(ctx context.Context) (*engine.Engine, string) {
 		e, err := engine.Connect(ctx, o.Engine, o.EngineSocket)
 		if err != nil {
@@ -43,9 +40,18 @@ func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
 			m.engine.Close()
 		}
 	}()
+	open := statedir.Make
+	if call.CheckMode {
+		open = statedir.Open
+	}
+	var err error
+	if m.dir, err = open(statedir.Path); err != nil {
+		return result, err
+	}
+	defer m.dir.Close()
 	if !call.CheckMode {
 		waiting, cancel := context.WithTimeout(ctx, o.limit())
-		unlock, _, err := host.TakeLock(waiting, stateDir)
+		unlock, _, err := m.dir.Lock(waiting)
 		cancel()
 		if err != nil {
 			return result, err
@@ -53,7 +59,7 @@ func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
 		defer unlock()
 	}
 	// A run that waited long still has all its time for the work.
-	ctx, cancel := context.WithTimeout(ctx, o.limit())
+	ctx, cancel := ansible.WithTimeout(ctx, o.limit(), o.timeIsUp())
 	defer cancel()
 	return carryOut(ctx, m, o, call)
 }
@@ -84,6 +90,7 @@ func carryOut(ctx context.Context, w world, o Options, call ansible.Call) (Resul
 	}
 	// Half way between two homes there is no statd at all: a run that is told to stop goes on to the end, which is seconds away.
 	ctx = context.WithoutCancel(ctx)
+	ansible.Known(ctx, result)
 	done, err := apply(ctx, w, o.limit(), before, p)
 	if err != nil {
 		result.Changed = done > 0
@@ -115,15 +122,23 @@ func apply(ctx context.Context, w world, limit time.Duration, s Seen, p Plan) (d
 			return done, err
 		}
 		done++
-		if slices.Contains([]Verb{Fetch, Install, Uninstall}, step.Verb) {
+		if step.Verb.ofPackages() {
 			deadline = time.Now().Add(limit)
 		}
 	}
 	return done, w.save(p.Record)
 }
 
+// ofPackages: packages take their own time.
+func (v Verb) ofPackages() bool { return v == Fetch || v == Install || v == Uninstall }
+
 // takeStep tells whether the notification is forbidden, or was made, by then.
 func takeStep(ctx context.Context, w world, deadline time.Time, step Step, silent bool) (bool, error) {
+	limit := time.Until(deadline)
+	if step.Verb.ofPackages() {
+		limit = packageLimit * time.Duration(len(step.Names)) // one after the other, at the longest
+	}
+	defer ansible.Allow(ctx, limit)()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	if step.notifies() && !silent {
@@ -152,6 +167,7 @@ const (
 
 // verify asks until both answer and nothing is left to do.
 func verify(ctx context.Context, w world, o Options) (Seen, error) {
+	defer ansible.Allow(ctx, startLimit)()
 	waiting, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	for {
