@@ -17,6 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/go-multierror"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/shown"
 )
 
 var testSpec = Spec{
@@ -453,6 +455,80 @@ func TestASecretInAnOpenOptionIsHidden(t *testing.T) {
 	report := module(t, spec, `{"patch_set": "sftp://p@h/a"}`, nothing)
 	if shown := report["invocation"].(map[string]any)["module_args"].(map[string]any)["patch_set"]; shown != "sftp://p@h/a" {
 		t.Errorf("one without a secret is shown as %v", shown)
+	}
+}
+
+func TestASecretIsHiddenInEverySpelling(t *testing.T) {
+	for secret, spelt := range map[string][]string{
+		"hun ter2/":                              {"hun%20ter2%2F", "hun%20ter2%2f", "hun+ter2%2F", "hun ter2/"},
+		"a\x1bb\tc":                              {`a\x1bb\tc`, "a\x1bb\tc"},
+		"first line of it\nsecond line of it\nx": {"second line of it", "first line of it"},
+		"sftp://u%3ahunter%32@h/a":               {"u:hunter2@h", "hunter2", "hunter%32", "sftp://u:hunter2@h/a"},
+		"sftp://u:hunter2@h/a":                   {"hunter2", `parse "sftp://u:hunter2@h/a"`},
+	} {
+		args, err := json.Marshal(map[string]any{"token": secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range spelt {
+			report := module(t, testSpec, string(args), func(context.Context, testOptions, Call) (testResult, error) {
+				return testResult{Result: Result{Warnings: []string{"x " + s + " y"}}}, nil
+			})
+			if got := fmt.Sprint(report["warnings"]); strings.Contains(got, "hun") || strings.Contains(got, "line of") || strings.Contains(got, "x1b") || strings.Contains(got, "u001b") {
+				t.Errorf("%q spelt %q: %s", secret, s, got)
+			}
+		}
+	}
+}
+
+// TestAKeyInThePlaceOfItsFileIsRefusedAndNotShown, in whatever form it comes.
+func TestAKeyInThePlaceOfItsFileIsRefusedAndNotShown(t *testing.T) {
+	const key = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\nQyNTUxOQAAACDsecretsecret\n-----END OPENSSH PRIVATE KEY-----\n"
+	spec := Spec{"key_file": {Type: Path}, "name": {}}
+	for name, given := range map[string]any{
+		"as it is": key, "in one line": strings.ReplaceAll(key, "\n", " "), "without its marks": "b3BlbnNzaC1rZXktdjEAAAAABsecretsecret", "in base64": "LS0tLS1CRUdJTiBPsecretsecret",
+		"PuTTY's": "PuTTY-User-Key-File-3: ssh-ed25519 secretsecret", "a list": []string{key}, "several lines": "/a\nsecretsecret", "endless": strings.Repeat("secret", 1000),
+	} {
+		args, err := json.Marshal(map[string]any{"key_file": given})
+		if err != nil {
+			t.Fatal(err)
+		}
+		report := module(t, spec, string(args), func(context.Context, map[string]any, Call) (testResult, error) {
+			t.Errorf("%s: the module ran", name)
+			return testResult{}, nil
+		})
+		text := fmt.Sprint(report)
+		if report["failed"] != true || strings.Contains(text, "secretsecret") || strings.Contains(text, "BEGIN") || !strings.Contains(text, `option "key_file" is `) {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+	// In any other option it is not shown either.
+	report := module(t, spec, `{"name": "-----BEGIN RSA PRIVATE KEY-----\nsecretsecret"}`, func(_ context.Context, o map[string]any, _ Call) (testResult, error) {
+		return testResult{}, fmt.Errorf("cannot use %v", o["name"])
+	})
+	if text := fmt.Sprint(report); strings.Contains(text, "secretsecret") {
+		t.Errorf("%s", text)
+	}
+}
+
+// TestWhatComesFromContainersCannotSpeakToTheTerminal: Ansible prints warnings, messages and differences as they are.
+func TestWhatComesFromContainersCannotSpeakToTheTerminal(t *testing.T) {
+	const name = "a\x1b]0;owned\a\u202eb\rok: [forged]\u009b2J"
+	report := module(t, testSpec, `{"patch_set": "/a\u001b[2J"}`, func(context.Context, testOptions, Call) (testResult, error) {
+		return testResult{
+			Result: Result{Diff: []Diff{{Before: "line\n" + name}}, Warnings: []string{name + "\nok: [forged]"}},
+			Rows:   []any{name, map[string]any{name: name}},
+		}, fmt.Errorf("2 errors:\n\t- %s", name)
+	})
+	text := fmt.Sprint(report)
+	if i := strings.IndexFunc(text, func(r rune) bool { return r != '\n' && r != '\t' && shown.Hidden(r) }); i >= 0 {
+		t.Errorf("%q", text[i:])
+	}
+	if want := `2 errors:` + "\n\t" + `- a\u001b]0;owned\u0007\u202eb\rok: [forged]\u009b2J`; report["msg"] != want {
+		t.Errorf("got %q, want %q", report["msg"], want)
+	}
+	if got := fmt.Sprint(report["warnings"]); strings.Contains(got, "\n") || !strings.Contains(got, "; ok: [forged]") {
+		t.Errorf("%q", got)
 	}
 }
 

@@ -89,6 +89,9 @@ func (s Spec) read(given map[string]any) (input, error) {
 			raw = plain(o.Default)
 		}
 		value, err := o.coerce(name, raw)
+		if err == nil && o.Type == Path && holdsContent(raw) {
+			err = fmt.Errorf("option %q is no path: it looks like what a file holds, which is not shown here; name the file, on the target", name)
+		}
 		if err != nil {
 			errs = multierror.Append(errs, err)
 			value = raw
@@ -109,7 +112,23 @@ func (s Spec) read(given map[string]any) (input, error) {
 
 // holdsSecret looks at every text in v, whatever the type of the option is.
 func (o Option) holdsSecret(v any) bool {
-	return o.Secret != nil && slices.ContainsFunc(secretsOf(nil, v), o.Secret)
+	return slices.ContainsFunc(texts(nil, v), func(text string) bool {
+		return holdsKey(text) || o.Secret != nil && o.Secret(text) || o.Type == Path && holdsContent(text)
+	})
+}
+
+// holdsContent tells that v cannot be a path but may be the file itself, such as a private key.
+func holdsContent(v any) bool {
+	const pathMax = 4096 // PATH_MAX, <linux/limits.h>
+	text, ok := v.(string)
+	return ok && (holdsKey(text) || len(text) > pathMax || strings.ContainsAny(text, "\r\n"))
+}
+
+// holdsKey recognises private keys as OpenSSL, OpenSSH and PuTTY write them, with line ends or without, and in base64 once more.
+func holdsKey(text string) bool {
+	return slices.ContainsFunc([]string{"PRIVATE KEY-----", "PuTTY-User-Key-File-", "b3BlbnNzaC1rZXk", "LS0tLS1CRUdJTi"}, func(mark string) bool {
+		return strings.Contains(text, mark)
+	})
 }
 
 func (in *input) readCall(given map[string]any) error {

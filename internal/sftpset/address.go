@@ -28,15 +28,37 @@ func IsAddress(text string) bool {
 	return len(text) >= len("sftp:") && strings.EqualFold(text[:len("sftp:")], "sftp:")
 }
 
-// HoldsPassword says whether text looks as if it held a password: a scheme, and then a colon before an @. It rather says
+// HoldsPassword says whether text looks as if it held a password: a scheme, and then a colon before an @, percent-encoded or not. It rather says
 // yes: such a text is neither used nor shown. An @ in a path is written %40.
 func HoldsPassword(text string) bool {
 	before, rest, found := strings.Cut(strings.TrimSpace(text), ":")
 	if !found || strings.ContainsAny(before, "/@") {
 		return false
 	}
-	at := strings.LastIndexByte(rest, '@')
-	return at >= 0 && strings.Contains(rest[:at], ":")
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 && strings.Contains(rest[:at], ":") {
+		return true
+	}
+	// Only user and host are looked at decoded: in a path, %40 is as it should be, and a port has a colon.
+	authority, _, _ := strings.Cut(strings.TrimLeft(rest, "/"), "/")
+	for range 3 { // also what was encoded twice
+		plain, err := url.PathUnescape(authority)
+		if err != nil {
+			return strings.Contains(authority, "%") && mayHide(authority)
+		}
+		if plain == authority {
+			break
+		}
+		authority = plain
+	}
+	at := strings.LastIndexByte(authority, '@')
+	return at >= 0 && strings.Contains(authority[:at], ":")
+}
+
+// mayHide tells that a text whose percent-encoding is broken has the code of a colon before an @ or its code.
+func mayHide(authority string) bool {
+	lower := strings.NewReplacer("%3a", ":", "%40", "@", "%25", "%").Replace(strings.ToLower(authority))
+	at := strings.LastIndexByte(lower, '@')
+	return at >= 0 && strings.Contains(lower[:at], ":")
 }
 
 // ParseAddress reads an address. Its errors quote nothing of a text that may hold a password.

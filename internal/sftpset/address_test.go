@@ -67,6 +67,12 @@ func TestPasswordIsRefusedAndNotQuoted(t *testing.T) {
 		"sftp://:hunter2@depot/a",
 		"sftp://patches:hun@ter2@depot/a",
 		"https://patches:hunter2@depot/a",
+		"sftp://patches%3ahunter2@depot/a",
+		"sftp://patches%3Ahunter2%40depot/a",
+		"sftp://patches:hunter2%40depot/a",
+		"sftp://patches%253ahunter2@depot/a",
+		"sftp:patches%3ahunter2@depot/a",
+		"sftp://patches%3ahunter2%zz@depot/a",
 	} {
 		if !HoldsPassword(text) {
 			t.Errorf("%s: not seen as one with a password", text)
@@ -75,7 +81,7 @@ func TestPasswordIsRefusedAndNotQuoted(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
-	for _, text := range []string{"sftp://p@h:22/a", "sftp://p@[::1]:22/a", "/srv/set", "/srv/a:b@c", "set", "sftp://p@h/a:b"} {
+	for _, text := range []string{"sftp://p@h:22/a", "sftp://p@[::1]:22/a", "/srv/set", "/srv/a:b@c", "set", "sftp://p@h/a:b", "sftp://p@h:22/a%40b", "sftp://p%40q@h:22/a", "sftp://p@[fe80::1%25e0]:22/a%3Ab%40c"} {
 		if HoldsPassword(text) {
 			t.Errorf("%s: taken for one with a password", text)
 		}
