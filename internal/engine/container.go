@@ -25,6 +25,7 @@ type Container struct {
 	Image     string // the reference it was created from
 	State     string // created, running, paused, restarting, removing, exited or dead
 	PID       int    // of its first process, on the host; 0 unless it runs
+	Start     uint64 // of that process, in clock ticks since the host's boot, whatever clock is set meanwhile; 0 unless it runs
 	StartedAt time.Time
 	EndedAt   time.Time // of the run before, or of the last one
 	ReadOnly  bool      // its root filesystem is mounted read-only
@@ -100,6 +101,9 @@ func (e *Engine) Inspect(ctx context.Context, id string) (Container, error) {
 	}
 	c.StartedAt, _ = time.Parse(time.RFC3339Nano, in.State.StartedAt) // zero for one that never ran
 	c.EndedAt, _ = time.Parse(time.RFC3339Nano, in.State.FinishedAt)
+	if c.PID > 0 {
+		c.Start, _ = host.StartOf("/proc", c.PID) // 0 if it ended just now
+	}
 	if in.Config.Healthcheck != nil {
 		c.Health = healthCommand(in.Config.Healthcheck.Test)
 	}
@@ -152,6 +156,36 @@ func (e *Engine) Restart(ctx context.Context, id string, grace time.Duration) er
 	return nil
 }
 
+// SameStart tells whether both are the same start of the same container. The engine's times are compared for difference only: its clock may have been
+// set between the two, forward or back.
+func (c Container) SameStart(other Container) bool {
+	return c.ID == other.ID && c.PID == other.PID && c.Start == other.Start && c.StartedAt.Equal(other.StartedAt)
+}
+
+// Settle inspects a container until it is not between two starts. One that is restarting is waited for, down at the longest. So is, for between, one that has
+// ended less than that ago: whoever restarts it may be about to start it. An end far in the future, because a clock was set back, was
+// long ago. What is waited is measured by a clock that nobody sets.
+func Settle(ctx context.Context, inspect func(context.Context) (Container, error), between, down, poll time.Duration) (Container, error) {
+	for began := time.Now(); ; {
+		c, err := inspect(ctx)
+		if err != nil {
+			return c, err
+		}
+		waited := time.Since(began)
+		ended := time.Since(c.EndedAt)
+		restarting := c.State == "restarting" && waited < down
+		justEnded := c.State == "exited" && ended.Abs() < between && waited < between
+		if !restarting && !justEnded {
+			return c, nil
+		}
+		select {
+		case <-ctx.Done():
+			return c, context.Cause(ctx)
+		case <-time.After(poll):
+		}
+	}
+}
+
 // OpenRoot opens the container's files as its own processes see them, mounts and tmpfs included. Nothing below it can
 // lead out: os.Root resolves each link inside. The caller closes it.
 //
@@ -170,7 +204,7 @@ func (e *Engine) OpenRoot(ctx context.Context, c Container) (*os.Root, error) {
 		return root, nil
 	}
 	now, err := e.Inspect(ctx, c.ID)
-	if err == nil && (now.PID != c.PID || !now.StartedAt.Equal(c.StartedAt)) {
+	if err == nil && !now.SameStart(c) {
 		err = errors.New("it was restarted meanwhile")
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -239,5 +241,68 @@ func TestSeccomp(t *testing.T) {
 		if got := seccomp(test.options); got != test.want {
 			t.Errorf("%q: %q", test.options, got)
 		}
+	}
+}
+
+// TestAStartIsKnownWhateverTheClocksSay: an engine's clock may have been set between two looks.
+func TestAStartIsKnownWhateverTheClocksSay(t *testing.T) {
+	at := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	before := Container{ID: "a", PID: 7, Start: 100, StartedAt: at}
+	for name, c := range map[string]struct {
+		now  Container
+		same bool
+	}{
+		"nothing happened":                                              {before, true},
+		"restarted, and the clock went back":                            {Container{ID: "a", PID: 8, Start: 900, StartedAt: at.Add(-time.Hour)}, false},
+		"restarted, at the same time":                                   {Container{ID: "a", PID: 8, Start: 900, StartedAt: at}, false},
+		"restarted, with the same number":                               {Container{ID: "a", PID: 7, Start: 900, StartedAt: at}, false},
+		"restarted, and the number was another's when it was looked up": {Container{ID: "a", PID: 7, Start: 100, StartedAt: at.Add(-time.Hour)}, false},
+		"it ended":  {Container{ID: "a", StartedAt: at}, false},
+		"recreated": {Container{ID: "b", PID: 7, Start: 100, StartedAt: at}, false},
+	} {
+		if before.SameStart(c.now) != c.same || c.now.SameStart(before) != c.same {
+			t.Errorf("%s: not %v", name, c.same)
+		}
+	}
+}
+
+// TestOneThatIsBetweenTwoStartsIsWaitedFor, and no end in the future or the past makes it longer.
+func TestOneThatIsBetweenTwoStartsIsWaitedFor(t *testing.T) {
+	const between, down, poll = 3 * time.Second, 25 * time.Second, 300 * time.Millisecond
+	for name, c := range map[string]struct {
+		state  string
+		ended  time.Duration // before the first look
+		runs   time.Duration // after it; 0 is never
+		want   string
+		waited time.Duration
+	}{
+		"it runs":                       {"running", time.Hour, 0, "running", 0},
+		"it comes up":                   {"exited", time.Second, time.Second, "running", time.Second},
+		"it ended just now and stays":   {"exited", time.Second, 0, "exited", 2 * time.Second},
+		"it ended long ago":             {"exited", time.Hour, 0, "exited", 0},
+		"it ended in the future":        {"exited", -time.Hour, 0, "exited", 0},
+		"it ended a little ahead":       {"exited", -time.Second, 0, "exited", between},
+		"it never ran":                  {"created", 1 << 62, 0, "created", 0},
+		"it is restarted":               {"restarting", time.Hour, 11 * time.Second, "running", 11 * time.Second},
+		"it is restarted for ever":      {"restarting", time.Second, 0, "restarting", down},
+		"and its end is in the future":  {"restarting", -time.Hour, 0, "restarting", down},
+		"and came up, with such an end": {"restarting", -time.Hour, 5 * time.Second, "running", 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				began := time.Now()
+				ended := began.Add(-c.ended)
+				got, err := Settle(t.Context(), func(context.Context) (Container, error) {
+					state := c.state
+					if c.runs > 0 && time.Since(began) >= c.runs {
+						state = "running"
+					}
+					return Container{State: state, EndedAt: ended}, nil
+				}, between, down, poll)
+				if took := time.Since(began); err != nil || got.State != c.want || took < c.waited || took > c.waited+poll {
+					t.Errorf("%s after %v, %v", got.State, took, err)
+				}
+			})
+		})
 	}
 }

@@ -146,6 +146,20 @@ func ContainerOf(proc string, pid int) string {
 	return id
 }
 
+// StartOf is when a process was started, in clock ticks since boot. With its number it names it for good: no clock that is set changes it.
+func StartOf(proc string, pid int) (uint64, error) {
+	stat, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return 0, fmt.Errorf("cannot tell when process %d was started: %w", pid, err)
+	}
+	// The name before, in brackets, may hold anything. The start is the 22nd field, the 20th behind it: proc(5).
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(fields) < 20 {
+		return 0, fmt.Errorf("cannot tell when process %d was started: the kernel does not say", pid)
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
+
 // EndProcess ends a process, by force if it does not heed SIGTERM within grace, and waits until it is gone. name guards
 // against a number that meanwhile belongs to another process.
 func EndProcess(ctx context.Context, pid int, name string, grace time.Duration) error {

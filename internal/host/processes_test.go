@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -264,4 +265,29 @@ func FuzzOwner(f *testing.F) {
 			t.Errorf("%q: container %q, unit %q", text, container, unit)
 		}
 	})
+}
+
+func TestStartOfNamesAProcessForGood(t *testing.T) {
+	proc := t.TempDir()
+	for pid, stat := range map[string]string{
+		"7": "7 (a) S) R 1 2) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 1 2 3\n",
+		"8": "8 (short) S 1 8\n",
+	} {
+		if err := errors.Join(os.Mkdir(filepath.Join(proc, pid), 0o755), os.WriteFile(filepath.Join(proc, pid, "stat"), []byte(stat), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if start, err := StartOf(proc, 7); start != 4711 || err != nil {
+		t.Errorf("%d, %v", start, err)
+	}
+	for _, pid := range []int{8, 9} {
+		if start, err := StartOf(proc, pid); err == nil {
+			t.Errorf("%d: %d", pid, start)
+		}
+	}
+	own, err := StartOf("/proc", os.Getpid())
+	first, err1 := StartOf("/proc", 1)
+	if own == 0 || own < first || err != nil || err1 != nil {
+		t.Errorf("%d, %d, %v, %v", own, first, err, err1)
+	}
 }
