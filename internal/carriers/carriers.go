@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 )
@@ -156,26 +157,18 @@ func look(ctx context.Context, e Engine, l engine.Listed, known bool) answer {
 	if seen.PID == 0 {
 		return answer{}
 	}
-	// Nothing ends a process that waits for a filesystem, so it is waited for here, and not inside.
-	found := make(chan answer, 1)
-	go func() { found <- inside(ctx, e, seen) }()
-	select {
-	case a := <-found:
-		return a
-	case <-ctx.Done():
-		return answer{err: fmt.Errorf("its files: %w", context.Cause(ctx))}
-	}
+	carries, err := foreign.Within(ctx, func() (bool, error) { return inside(ctx, e, seen) })
+	return answer{carries, err}
 }
 
-func inside(ctx context.Context, e Engine, c engine.Container) (a answer) {
+func inside(ctx context.Context, e Engine, c engine.Container) (carries bool, err error) {
 	root, err := e.OpenRoot(ctx, c)
 	if errors.Is(err, fs.ErrNotExist) {
-		return answer{} // it ended
+		return false, nil // it ended
 	}
 	if err != nil {
-		return answer{err: err}
+		return false, err
 	}
 	defer root.Close()
-	a.carries, a.err = hasQEMU(root)
-	return a
+	return hasQEMU(root)
 }

@@ -186,7 +186,7 @@ func TestAContainerThatCannotBeLookedIntoIsLeftOutAndSaid(t *testing.T) {
 		open func(ctx context.Context) error
 		want string
 	}{
-		{"hangs", func(context.Context) error { select {} }, "cannot tell whether heat has QEMU, so it was left out: its files: context deadline exceeded"},
+		{"hangs", func(context.Context) error { select {} }, "cannot tell whether heat has QEMU, so it was left out: a filesystem there does not answer (context deadline exceeded)"},
 		{"fails", func(context.Context) error {
 			return errors.New("cannot open the files of heat: it was restarted meanwhile")
 		}, "cannot tell whether heat has QEMU, so it was left out: cannot open the files of heat: it was restarted meanwhile"},

@@ -12,6 +12,7 @@ import (
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/moby/client"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 )
 
@@ -196,7 +197,10 @@ func (e *Engine) OpenRoot(ctx context.Context, c Container) (*os.Root, error) {
 	if c.PID <= 0 {
 		return nil, fmt.Errorf("cannot open the files of %s: it is %s", c.Name, c.State)
 	}
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/%d/root", c.PID))
+	// Its root may be a filesystem that never answers.
+	opening, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("there was no answer within %v", openTimeout))
+	defer cancel()
+	root, err := foreign.Within(opening, func() (*os.Root, error) { return os.OpenRoot(fmt.Sprintf("/proc/%d/root", c.PID)) })
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the files of %s: %w", c.Name, err)
 	}

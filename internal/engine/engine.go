@@ -34,6 +34,9 @@ const (
 // affair.
 const callTimeout = 30 * time.Second
 
+// openTimeout bounds the opening of a container's files, which takes microseconds.
+const openTimeout = 10 * time.Second
+
 // Engine is a connection to one engine of this host.
 type Engine struct {
 	Name    string // "docker"
