@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -276,6 +278,44 @@ func TestACancelledRunNamesTheSignal(t *testing.T) {
 	if got, want := oneObject(t, stdout.Bytes())["msg"], "cannot wait: context canceled (terminated signal received)"; got != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
+}
+
+// TestTheWatchdogLetsGoOfARunThatIsOver: it would end this very process.
+func TestTheWatchdogLetsGoOfARunThatIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dog := &watchdog{allowed: map[*int]time.Time{}, finish: func(map[string]any) {}, end: func(report map[string]any) { t.Errorf("it bites: %v", report) }}
+		stopped, cancel := context.WithCancelCause(t.Context())
+		ctx, free := dog.guard(stopped)
+		timed, done := WithTimeout(ctx, time.Second, errors.New("the time is up"))
+		time.Sleep(2 * time.Second)
+		if context.Cause(timed) == nil {
+			t.Error("no time was set")
+		}
+		cancel(errors.New("told to stop"))
+		time.Sleep(grace - 2*time.Second)
+		done()
+		free()
+		time.Sleep(time.Hour)
+	})
+}
+
+func TestTheWatchdogWaitsForWhatIsAllowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, bites := time.Now(), make(chan map[string]any)
+		dog := &watchdog{allowed: map[*int]time.Time{}, finish: func(map[string]any) {}, end: func(report map[string]any) { bites <- report }}
+		ctx, free := dog.guard(t.Context())
+		defer free()
+		timed, done := WithTimeout(ctx, time.Minute, errors.New("the time is up"))
+		defer done()
+		taken := Allow(context.WithoutCancel(timed), 10*time.Minute) // as the way back, which began in time
+		Known(timed, Result{Changed: true})
+		time.Sleep(5 * time.Minute)
+		taken()
+		said := <-bites
+		if bitten := time.Since(began); bitten < 5*time.Minute+grace || bitten > 10*time.Minute+time.Second || said["changed"] != true || said["failed"] != true {
+			t.Errorf("after %v: %v", bitten, said)
+		}
+	})
 }
 
 func TestAFailureNeedsNoError(t *testing.T) {

@@ -23,6 +23,7 @@ type watchdog struct {
 	rest    time.Time            // not before
 	allowed map[*int]time.Time   // the ends of what is allowed
 	known   map[string]any       // the last of Known
+	over    bool                 // the run has its result
 	finish  func(map[string]any) // masks and escapes
 }
 
@@ -33,9 +34,15 @@ func watching(ctx context.Context) *watchdog {
 	return dog
 }
 
-// guard has the watchdog watch a run with that context: from the end of it on.
-func (d *watchdog) guard(ctx context.Context) (guarded context.Context, free func() bool) {
-	return context.WithValue(ctx, watchdogKey{}, d), context.AfterFunc(ctx, func() { d.bark(ctx) })
+// guard has the watchdog watch a run with that context, from the context's end on, until free is called.
+func (d *watchdog) guard(ctx context.Context) (guarded context.Context, free func()) {
+	stop := context.AfterFunc(ctx, func() { d.bark(ctx) })
+	return context.WithValue(ctx, watchdogKey{}, d), func() {
+		stop()
+		d.mutex.Lock()
+		defer d.mutex.Unlock()
+		d.over = true
+	}
 }
 
 // WithTimeout is context.WithTimeoutCause for a run's own time: when it is up, the result has to come within moments, whatever hangs.
@@ -111,8 +118,11 @@ func (d *watchdog) bark(ctx context.Context) {
 		time.Sleep(left)
 	}
 	d.mutex.Lock()
-	report := d.known
+	report, over := d.known, d.over
 	d.mutex.Unlock()
+	if over {
+		return
+	}
 	if report == nil {
 		report = map[string]any{"changed": false}
 		d.finish(report)
