@@ -15,7 +15,8 @@ import (
 // grace is how long a run that is told to stop, or whose time is up, has for its result. A system call that never returns may keep it from that.
 var grace = 10 * time.Second
 
-// watchdog ends a run that has no result in time, with what is known of it.
+// watchdog ends a run that has no result in time, with what is known of it. One that has said nothing of its time (WithTimeout, Allow, Known) is
+// not cut off: it may be in the midst of something.
 type watchdog struct {
 	end func(report map[string]any) // prints it, and ends the program; once
 
@@ -23,6 +24,7 @@ type watchdog struct {
 	rest    time.Time            // not before
 	allowed map[*int]time.Time   // the ends of what is allowed
 	known   map[string]any       // the last of Known
+	told    bool                 // the run has said something of its time
 	over    bool                 // the run has its result
 	finish  func(map[string]any) // masks and escapes
 }
@@ -31,6 +33,11 @@ type watchdogKey struct{}
 
 func watching(ctx context.Context) *watchdog {
 	dog, _ := ctx.Value(watchdogKey{}).(*watchdog)
+	if dog != nil {
+		dog.mutex.Lock()
+		dog.told = true
+		dog.mutex.Unlock()
+	}
 	return dog
 }
 
@@ -118,7 +125,7 @@ func (d *watchdog) bark(ctx context.Context) {
 		time.Sleep(left)
 	}
 	d.mutex.Lock()
-	report, over := d.known, d.over
+	report, over := d.known, d.over || !d.told
 	d.mutex.Unlock()
 	if over {
 		return
