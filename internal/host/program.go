@@ -50,9 +50,9 @@ func command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// output is what the program wrote to standard output. The error has what it wrote to standard error.
-func output(ctx context.Context, program string, args ...string) ([]byte, error) {
-	out, err := command(ctx, program, args...).Output()
+// systemd is what systemctl wrote to standard output. The error has what it wrote to standard error.
+func systemd(ctx context.Context, args ...string) ([]byte, error) {
+	out, err := command(ctx, "systemctl", args...).Output()
 	if errors.Is(err, exec.ErrWaitDelay) { // it ended well
 		err = nil
 	}

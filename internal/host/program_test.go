@@ -30,7 +30,7 @@ func TestProgramsSpeakEnglishWhateverTheTaskWasStartedWith(t *testing.T) {
 	} {
 		t.Setenv(name, value)
 	}
-	out, err := output(t.Context(), "systemctl")
+	out, err := systemd(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestProgramsSpeakEnglishWhateverTheTaskWasStartedWith(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if _, err := output(t.Context(), "nowhere"); err == nil || !strings.Contains(err.Error(), "nowhere: executable file not found") {
+	if err := command(t.Context(), "nowhere").Run(); err == nil || !strings.Contains(err.Error(), "nowhere: executable file not found") {
 		t.Errorf("a program that is not there: %v", err)
 	}
 }

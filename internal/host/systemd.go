@@ -21,7 +21,7 @@ func UnitRuns(ctx context.Context, unit string) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	out, err := output(ctx, "systemctl", "show", "--property=LoadState", "--property=ActiveState", "--", unit)
+	out, err := systemd(ctx, "show", "--property=LoadState", "--property=ActiveState", "--", unit)
 	if err != nil {
 		return false, fmt.Errorf("cannot ask systemd for %s: %w", unit, err)
 	}
@@ -63,7 +63,7 @@ func runs(unit, shown string) (bool, error) {
 func RestartUnit(ctx context.Context, unit string, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if _, err := output(ctx, "systemctl", "restart", "--", unit); err != nil {
+	if _, err := systemd(ctx, "restart", "--", unit); err != nil {
 		return fmt.Errorf("cannot restart %s: %w", unit, err)
 	}
 	return nil

@@ -41,7 +41,7 @@ func Units(ctx context.Context, names ...string) (map[string]Unit, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	args := append([]string{"show", "--property=Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload,MainPID,Restart", "--"}, names...)
-	out, err := output(ctx, "systemctl", args...)
+	out, err := systemd(ctx, args...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask systemd for %s: %w", strings.Join(names, ", "), err)
 	}
@@ -83,7 +83,7 @@ func parseUnits(out []byte, names []string) (map[string]Unit, error) {
 func Wake(ctx context.Context, units ...string) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	_, _ = output(ctx, "systemctl", append([]string{"kill", "--signal=SIGCONT", "--"}, units...)...)
+	_, _ = systemd(ctx, append([]string{"kill", "--signal=SIGCONT", "--"}, units...)...)
 }
 
 // MaskForBoot forbids to start units until the next boot, or until UnmaskForBoot. They need not exist yet.
@@ -116,7 +116,7 @@ func systemctl(ctx context.Context, limit time.Duration, options []string, verb 
 	if len(units) > 0 {
 		args = append(append(args, "--"), units...)
 	}
-	if _, err := output(ctx, "systemctl", args...); err != nil {
+	if _, err := systemd(ctx, args...); err != nil {
 		return fmt.Errorf("cannot %s %s: %w", verb, strings.Join(units, " "), err)
 	}
 	return nil
