@@ -148,8 +148,8 @@ part_diagnosed() {
   contains "kolla's configuration on the host is read" "$(info '[.findings[].file] | join(" ")')" /etc/kolla/cinder-volume/nfs_shares
   local cure
   cure=$(info .cure.text)
-  contains "the cure's first half" "$cure" "the patched QEMU"
-  contains "its second half" "$cure" "remember_owner = 0"
+  contains "the cure" "$cure" "put the library into the containers"
+  contains "what the packages need besides" "$cure" "remember_owner = 0"
 }
 
 # library NAME: what its list of preloaded libraries has
@@ -157,10 +157,13 @@ library() { in_container "$1" cat /etc/ld.so.preload; }
 
 # Without a build and without a change of kolla's settings: the library, in containers with stock packages.
 part_library() {
-  local name of_ours=/usr/lib/nfslock/libnfslock.so
-  run "fix by the library --check --diff, by kolla-ansible" as_kolla deploy fix -e nfs_lock_cure_method=library -C -D
+  local name of_ours=/usr/lib/nfslock/libnfslock.so method=(-e nfs_lock_cure_method=library)
+  run "fix by the library beside a patch set, by kolla-ansible" as_kolla deploy fix "${method[@]}"
+  check "it ended with" "$code" 2
+  method+=(-e nfs_lock_fix_patch_set=)
+  run "fix by the library --check --diff, by kolla-ansible" as_kolla deploy fix "${method[@]}" -C -D
   contains "nova_libvirt's list then" "$(library nova_libvirt)" "No such file"
-  run "fix by the library, by kolla-ansible" as_kolla deploy fix -e nfs_lock_cure_method=library
+  run "fix by the library, by kolla-ansible" as_kolla deploy fix "${method[@]}"
   check "it ended with" "$code" 0
   check "containers" "$(rows)" "$all_patched"
   contains "what became of the host" "$(became)" "$node: done"
@@ -178,7 +181,7 @@ part_library() {
   contains "and says" "$(in_container nova_libvirt cat /var/log/libvirt/qemu/stored.log)" "going on WITHOUT a lock"
   goes_on
   check "guests that run without the library" "$(info '[.stale_guests[].guest] | join(" ")')" before
-  run "fix by the library once more, by ansible-playbook" plain fix -e nfs_lock_cure_method=library -e "@$work/etc/globals.d/nfslock.yml"
+  run "fix by the library once more, by ansible-playbook" plain fix -e "@$work/etc/globals.d/nfslock.yml" "${method[@]}"
   check "it ended with" "$code" 0
   check "tasks that changed something" "$(changed)" 0
   virsh destroy stored >/dev/null
