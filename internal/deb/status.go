@@ -19,8 +19,18 @@ type Package struct {
 	MultiArch     string // same, foreign, allowed or ""
 	Status        Status // zero for a .deb
 	InstalledSize uint64 // bytes on the disk, as the packager estimates them; 0 where the stanza does not tell
+	Graft         Graft  // zero where the package is not one of ours, or of an earlier release
 
 	PreDepends, Depends, Provides, Conflicts, Breaks string
+}
+
+// Graft is what a package that this collection rebuilt says of itself, in fields that nobody else uses. dpkg keeps them in its database, so they
+// tell what is installed, from what was put into an image too. The words are whatever the stanza has: who reads them judges.
+type Graft struct {
+	Variant   string // fallback or disable_ofd
+	Suffix    string // of its set
+	BuiltFrom string // the source's version
+	Stock     string // the version of the distribution's package into which the programs were put, +bN included
 }
 
 // Status is what dpkg keeps of a package's fate, in the words of its status file: install ok installed.
@@ -174,6 +184,10 @@ func parseStanza(raw []byte) (Package, error) {
 		{"Pre-Depends", &p.PreDepends},
 		{"Breaks", &p.Breaks},
 		{"Conflicts", &p.Conflicts},
+		{"Nfslock-Variant", &p.Graft.Variant},
+		{"Nfslock-Suffix", &p.Graft.Suffix},
+		{"Nfslock-Built-From", &p.Graft.BuiltFrom},
+		{"Nfslock-Stock", &p.Graft.Stock},
 	}
 	seen := [len(fields)]bool{}
 	err := eachField(raw, func(name, field []byte) error {

@@ -47,6 +47,7 @@ type Package struct {
 	Name         string
 	Version      string
 	BuiltFrom    string // the source version
+	Stock        string // the distribution's package that it was made of, +bN included; empty in sets of earlier releases
 	Distribution string // ID of os-release(5)
 	Release      string // VERSION_CODENAME there
 	Architecture string // dpkg's name; "all" fits every container
@@ -141,7 +142,7 @@ func (p *parser) manifest(data []byte) (m Manifest) {
 	if root == nil {
 		return m
 	}
-	f := p.fields(root, "the manifest", "", "schema", "variant", "suffix", "packages")
+	f := p.fields(root, "the manifest", "", []string{"schema", "variant", "suffix", "packages"})
 	if n := f["schema"]; n != nil {
 		got, ok := p.number(n, "", "schema")
 		if ok && got != schema {
@@ -261,8 +262,8 @@ func (p *parser) plain(n *yaml.Node) bool {
 	return false
 }
 
-// fields are the values of a mapping that has exactly these keys; in who the mapping's place goes before its errors.
-func (p *parser) fields(n *yaml.Node, what, who string, keys ...string) map[string]*yaml.Node {
+// fields are the values of a mapping that has exactly these keys, and those that it may have; in who the mapping's place goes before its errors.
+func (p *parser) fields(n *yaml.Node, what, who string, keys []string, optional ...string) map[string]*yaml.Node {
 	if n.Kind != yaml.MappingNode {
 		p.errorf(n.Line, "%s must be a mapping of %s", what, strings.Join(keys, ", "))
 		return nil
@@ -271,7 +272,7 @@ func (p *parser) fields(n *yaml.Node, what, who string, keys ...string) map[stri
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		switch {
-		case key.Kind != yaml.ScalarNode || !slices.Contains(keys, key.Value):
+		case key.Kind != yaml.ScalarNode || !slices.Contains(keys, key.Value) && !slices.Contains(optional, key.Value):
 			p.errorf(key.Line, "%sunknown key %s", who, quote(key.Value))
 		case fields[key.Value] != nil:
 			p.errorf(key.Line, "%s%s is given twice", who, key.Value)
@@ -296,11 +297,12 @@ func (p *parser) pkg(n *yaml.Node, number int, suffix string) (pkg Package, who 
 		}
 	}
 	at := who + ": "
-	f := p.fields(n, who, at, "name", "version", "built_from", "distribution", "release", "architecture", "file", "size", "sha256")
+	f := p.fields(n, who, at, []string{"name", "version", "built_from", "distribution", "release", "architecture", "file", "size", "sha256"}, "stock")
 	word := "lower-case letters, digits or . _ -"
 	pkg.Name = p.text(f["name"], at, "name", "a Debian package name", isPackageName)
 	pkg.Version = p.text(f["version"], at, "version", "a Debian version", isVersion)
 	pkg.BuiltFrom = p.text(f["built_from"], at, "built_from", "a Debian version", isVersion)
+	pkg.Stock = p.text(f["stock"], at, "stock", "a Debian version", isVersion)
 	pkg.Distribution = p.text(f["distribution"], at, "distribution", word, isWord)
 	pkg.Release = p.text(f["release"], at, "release", word, isWord)
 	pkg.Architecture = p.text(f["architecture"], at, "architecture", "a Debian architecture, such as amd64", isArchitecture)
@@ -316,6 +318,9 @@ func (p *parser) pkg(n *yaml.Node, number int, suffix string) (pkg Package, who 
 	if v := f["version"]; pkg.Version != "" && pkg.BuiltFrom != "" && suffix != "" && pkg.Version != pkg.BuiltFrom+suffix {
 		p.errorf(v.Line, "%sversion is %s, it must be built_from and suffix: %s", at, pkg.Version, pkg.BuiltFrom+suffix)
 	}
+	if pkg.Stock != "" && pkg.Stock == pkg.Version {
+		p.errorf(f["stock"].Line, "%sstock is %s, the version of the package itself", at, pkg.Stock)
+	}
 	return pkg, who
 }
 
@@ -323,7 +328,7 @@ func (p *parser) pkg(n *yaml.Node, number int, suffix string) (pkg Package, who 
 // It is empty after an error.
 func (p *parser) text(n *yaml.Node, who, key, want string, ok func(string) bool) string {
 	switch {
-	case n == nil: // reported as missing
+	case n == nil: // reported as missing, or optional
 		return ""
 	case n.Kind != yaml.ScalarNode:
 		p.errorf(n.Line, "%s%s must be %s", who, key, want)

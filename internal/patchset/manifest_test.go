@@ -135,6 +135,12 @@ func TestWhatIsWrongIsNamedByLineAndPackage(t *testing.T) {
 		{"version", "version: 1:8.2.2+ds-0ubuntu1.10+nfslock1", "version: 1:8.2.2 ; true", `manifest line 24: package qemu-utils: version is "1:8.2.2 ; true", it must be a Debian version`},
 		{"empty version", "version: 1:8.2.2+ds-0ubuntu1.10+nfslock1", "version: ''", `manifest line 24: package qemu-utils: version is "", it must be a Debian version`},
 		{"version and suffix", "version: 1:8.2.2+ds-0ubuntu1.10+nfslock1", "version: 1:8.2.2+ds-0ubuntu1.9+nfslock1", `manifest line 24: package qemu-utils: version is 1:8.2.2+ds-0ubuntu1.9+nfslock1, it must be built_from and suffix: 1:8.2.2+ds-0ubuntu1.10+nfslock1`},
+		{"stock", "    size: 3\n", "    size: 3\n    stock: +b2\n", `manifest line 31: package qemu-utils: stock is "+b2", it must be a Debian version`},
+		{"no stock", "    size: 3\n", "    size: 3\n    stock:\n", `manifest line 31: package qemu-utils: stock has no value`},
+		{
+			"stock of itself", "    size: 3\n", "    size: 3\n    stock: 1:8.2.2+ds-0ubuntu1.10+nfslock1\n",
+			`manifest line 31: package qemu-utils: stock is 1:8.2.2+ds-0ubuntu1.10+nfslock1, the version of the package itself`,
+		},
 		{"architecture", "architecture: arm64", "architecture: ARM", `manifest line 28: package qemu-utils: architecture is "ARM", it must be a Debian architecture, such as amd64`},
 		{"distribution", "distribution: ubuntu", "distribution: Ubuntu", `manifest line 26: package qemu-utils: distribution is "Ubuntu", it must be lower-case letters, digits or . _ -`},
 		{"size zero", "size: 3", "size: 0", `manifest line 30: package qemu-utils: size is 0, it must be 1 to 2147483648 bytes`},
@@ -305,6 +311,9 @@ func print(m Manifest) string {
 	for _, p := range m.Packages {
 		fmt.Fprintf(&out, "  - name: %q\n    version: %q\n    built_from: %q\n    distribution: %q\n    release: %q\n    architecture: %q\n    file: %q\n    size: %d\n    sha256: %q\n",
 			p.Name, p.Version, p.BuiltFrom, p.Distribution, p.Release, p.Architecture, p.File, p.Size, p.SHA256)
+		if p.Stock != "" {
+			fmt.Fprintf(&out, "    stock: %q\n", p.Stock)
+		}
 	}
 	return out.String()
 }

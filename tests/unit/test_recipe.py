@@ -141,7 +141,7 @@ def test_the_new_package_is_the_stock_one_for_its_companions_and_older_than_the_
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "qemu-system-x86_64").write_bytes(b"\x7fELF patched")
     (tmp_path / "result").mkdir()
-    names = f"version={stock} source_name=qemu source_version={source} new_version={source}+nfslock1 architecture=amd64"
+    names = f"version={stock} source_name=qemu source_version={source} new_version={source}+nfslock1 architecture=amd64 variant=fallback suffix=+nfslock1"
     code, said = bash(f"{names}; graft qemu-system-x86; deb_name qemu-system-x86", tmp_path)
     assert code == 0, said
     deb = tmp_path / "result" / said
@@ -152,6 +152,8 @@ def test_the_new_package_is_the_stock_one_for_its_companions_and_older_than_the_
 
     assert tell("-f", deb, "Source").strip() == f"qemu ({source})"
     assert tell("-f", deb, "Provides").strip() == f"qemu-system-any (= {stock}), qemu-system-x86 (= {stock})"
+    fields = "Nfslock-Variant: fallback\nNfslock-Suffix: +nfslock1\n" + f"Nfslock-Built-From: {source}\nNfslock-Stock: {stock}\n"
+    assert fields in tell("-f", deb)
     new = tell("-f", deb, "Version").strip()
     assert subprocess.run(["dpkg", "--compare-versions", new, "gt", stock], check=False).returncode == 0
     assert subprocess.run(["dpkg", "--compare-versions", new, "lt", update], check=False).returncode == 0

@@ -12,12 +12,21 @@ graft() {
     mv "$private/replacement" "$file"
   done < <(find "$root/usr" -type f -print0)
 
-  # A companion may demand this package in exactly the stock version: the package goes on providing it.
-  awk -v version="$new_version" -v provided="$1 (= $version)" -v source="$source_name ($source_version)" '
+  # A companion may demand this package in exactly the stock version: the package goes on providing it. The fields that begin with Nfslock are
+  # nobody else's; dpkg keeps them in its database, and by them alone the collection knows a package as its own, whatever the version looks like.
+  awk -v version="$new_version" -v provided="$1 (= $version)" -v source="$source_name ($source_version)" -v variant="$variant" -v suffix="$suffix" \
+    -v built_from="$source_version" -v stock="$version" '
     BEGIN { FS = ": " }
     $1 == "Source" { next }
     $1 == "Package" { print; print "Source: " source; next }
-    $1 == "Version" { print "Version: " version; next }
+    $1 == "Version" {
+      print "Version: " version
+      print "Nfslock-Variant: " variant
+      print "Nfslock-Suffix: " suffix
+      print "Nfslock-Built-From: " built_from
+      print "Nfslock-Stock: " stock
+      next
+    }
     $1 == "Provides" { print $0 ", " provided; provided = ""; next }
     $1 == "Description" && provided != "" { print "Provides: " provided }
     { print }' "$root/DEBIAN/control" > "$private/control"

@@ -129,6 +129,7 @@ publish() {
   - name: $package
     version: $new_version
     built_from: $source_version
+    stock: $version
     distribution: $distribution
     release: $release
     architecture: $architecture
