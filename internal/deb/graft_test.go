@@ -92,3 +92,39 @@ func TestFieldsOfAGraftedPackageAreReadAsTheyAre(t *testing.T) {
 		t.Errorf("a field twice: %+v", got)
 	}
 }
+
+func TestAPackageOfOursIsKnownByItsFieldsOrItsShape(t *testing.T) {
+	const shape = "Source: qemu (1:7.2-7)\nVersion: 1:7.2-7+site1\nProvides: qemu-block, qemu-utils (= 1:7.2-7+b3)\n"
+	const fields = "Version: 1:7.2-7+site1\nNfslock-Variant: disable_ofd\nNfslock-Suffix: +site1\nNfslock-Built-From: 1:7.2-7\nNfslock-Stock: 1:7.2-7+b3\n"
+	known := Graft{Suffix: "+site1", BuiltFrom: "1:7.2-7", Stock: "1:7.2-7+b3"}
+	told := known
+	told.Variant = "disable_ofd"
+	for _, test := range []struct {
+		name, text string
+		want       Graft
+		ours       bool
+	}{
+		{"fields", fields, told, true},
+		{"fields, whatever the version is", strings.Replace(fields, "Version: 1:7.2-7+site1", "Version: 9", 1), told, true},
+		{"of an earlier release", shape, known, true},
+		{"of an earlier release, not rebuilt before", strings.Replace(shape, "+b3", "", 1), Graft{Suffix: "+site1", BuiltFrom: "1:7.2-7", Stock: "1:7.2-7"}, true},
+		{"the distribution's", "Source: qemu\nVersion: 1:7.2-7\nProvides: qemu-block\n", Graft{}, false},
+		{"the distribution's, rebuilt", "Source: qemu (1:7.2-7)\nVersion: 1:7.2-7+b3\n", Graft{}, false},
+		{"another's suffix", "Source: qemu (1:7.2-7)\nVersion: 1:7.2-7+site1\n", Graft{}, false},
+		{"provides itself as it is", "Source: qemu (1:7.2-7)\nVersion: 1:7.2-7+b3\nProvides: qemu-utils (= 1:7.2-7+b3)\n", Graft{}, false},
+		{"provides another of its name", strings.Replace(shape, "7.2-7+b3", "7.1", 1), Graft{}, false},
+		{"provides another name", strings.Replace(shape, "qemu-utils (", "qemu-img (", 1), Graft{}, false},
+		{"a Provides that is none", strings.Replace(shape, "+b3)", "+b3", 1), Graft{}, false},
+		{"no version at all", "Provides: qemu-utils (= 1)\n", Graft{}, false},
+		{"a field less", strings.Replace(fields, "Nfslock-Stock: 1:7.2-7+b3\n", "", 1), Graft{Variant: "disable_ofd", Suffix: "+site1", BuiltFrom: "1:7.2-7"}, false},
+		{"a command for a version", strings.Replace(fields, "Stock: 1:7.2-7+b3", "Stock: 1; reboot", 1), Graft{Variant: "disable_ofd", Suffix: "+site1", BuiltFrom: "1:7.2-7", Stock: "1; reboot"}, false},
+	} {
+		packages, err := ParseStatus(strings.NewReader("Package: qemu-utils\nStatus: install ok installed\n" + test.text))
+		if err != nil {
+			t.Fatalf("%s: %v", test.name, err)
+		}
+		if got, ours := GraftOf(packages[0]); got != test.want || ours != test.ours {
+			t.Errorf("%s: got %+v %t", test.name, got, ours)
+		}
+	}
+}

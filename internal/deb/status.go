@@ -24,15 +24,6 @@ type Package struct {
 	PreDepends, Depends, Provides, Conflicts, Breaks string
 }
 
-// Graft is what a package that this collection rebuilt says of itself, in fields that nobody else uses. dpkg keeps them in its database, so they
-// tell what is installed, from what was put into an image too. The words are whatever the stanza has: who reads them judges.
-type Graft struct {
-	Variant   string // fallback or disable_ofd
-	Suffix    string // of its set
-	BuiltFrom string // the source's version
-	Stock     string // the version of the distribution's package into which the programs were put, +bN included
-}
-
 // Status is what dpkg keeps of a package's fate, in the words of its status file: install ok installed.
 type Status struct{ Want, Flag, State string }
 
@@ -220,7 +211,7 @@ func parseStanza(raw []byte) (Package, error) {
 			return Package{}, fmt.Errorf("%s: %w", p.Name, err)
 		}
 	}
-	p.Source, p.SourceVersion = p.Name, withoutRebuild(p.Version)
+	p.Source, p.SourceVersion = p.Name, WithoutRebuild(p.Version)
 	if source != "" {
 		name, version, versioned := strings.Cut(source, "(")
 		p.Source = strings.TrimSpace(name)
@@ -275,8 +266,8 @@ func isAlnum(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
-// withoutRebuild takes off the +bN that a rebuild without change of source adds to the version of a binary package.
-func withoutRebuild(version string) string {
+// WithoutRebuild takes off the +bN that a rebuild without change of source adds to the version of a binary package.
+func WithoutRebuild(version string) string {
 	i := strings.LastIndex(version, "+b")
 	if i < 0 || i+2 == len(version) || strings.Trim(version[i+2:], "0123456789") != "" {
 		return version

@@ -98,7 +98,7 @@ func TestSourceVersionIsWithoutRebuild(t *testing.T) {
 		"1:7.2-7+b3+nfslock1":       "1:7.2-7+b3+nfslock1",
 		"1:8.2.2+ds-0ubuntu1.4+b10": "1:8.2.2+ds-0ubuntu1.4",
 	} {
-		if got := withoutRebuild(version); got != want {
+		if got := WithoutRebuild(version); got != want {
 			t.Errorf("%s gives %s, want %s", version, got, want)
 		}
 	}
