@@ -5,13 +5,13 @@ import "strings"
 // Graft is what a package that this collection rebuilt says of itself, in fields that nobody else uses. dpkg keeps them in its database, so they
 // tell what is installed, from what was put into an image too. The words are whatever the stanza has: who reads them judges.
 type Graft struct {
-	Variant   string // fallback or disable_ofd
-	Suffix    string // of its set
-	BuiltFrom string // the source's version
-	Stock     string // the version of the distribution's package into which the programs were put, +bN included
+	Variant   string `json:"variant"`    // fallback or disable_ofd
+	Suffix    string `json:"suffix"`     // of its set
+	BuiltFrom string `json:"built_from"` // the source's version
+	Stock     string `json:"stock"`      // the version of the distribution's package into which the programs were put, +bN included
 }
 
-// Whole: it has all that the recipe writes, and versions that are some.
+// Whole tells whether it has all that the recipe writes, and versions that are some.
 func (g Graft) Whole() bool {
 	return g.Variant != "" && g.Suffix != "" && checkVersion(g.BuiltFrom) == nil && checkVersion(g.Stock) == nil
 }

@@ -10,7 +10,8 @@ import (
 // package, as it does since packages have them; those of earlier sets are what they are.
 func (m Manifest) Holds(p Package, is deb.Package) error {
 	if is.Name != p.Name || is.Version != p.Version || is.Architecture != p.Architecture {
-		return fmt.Errorf("cannot use %s: the manifest says %s %s %s, the file holds %s %s %s", p.File, p.Name, p.Version, p.Architecture, is.Name, is.Version, is.Architecture)
+		return fmt.Errorf("cannot use %s: the manifest says %s %s %s, the file holds %s %s %s", p.File,
+			p.Name, p.Version, p.Architecture, is.Name, is.Version, is.Architecture)
 	}
 	if p.Stock == "" {
 		return nil
