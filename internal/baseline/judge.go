@@ -1,5 +1,6 @@
 // Package baseline knows what was in a container before this collection came, and what of ours is in it now. "Is it patched, by which variant, from
-// which version, with which suffix" is answered here and nowhere else. It reads nothing: what dpkg's database and this host's record say is handed in.
+// which version, with which suffix" is answered here and nowhere else. It judges by what dpkg's database says, which is handed in, and by this host's own
+// record, which lies beside the packages that it keeps.
 package baseline
 
 import (

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
@@ -134,19 +135,37 @@ func (j *job) keepOne(ctx context.Context, set Set, w *work) (warnings []string,
 		if err := j.journal.step(w.Name, Keep, w.StartedAt); err != nil {
 			return nil, err
 		}
-		if warnings, err = keep(ctx, j.baseline(w.Name), w.seen, set.Suffix, w.root, s.Packages); err != nil {
+		if warnings, err = baseline.Save(ctx, j.baseline(w.Name), w.seen.record(w.seen.Kept, set.Suffix), w.root, s.Packages); err != nil {
 			return nil, err
 		}
+		warnings = w.named(warnings)
 		if w.kept != nil {
 			w.kept.Close()
 		}
-		if w.seen.Kept, w.kept, err = openBaseline(j.baseline(w.Name)); err != nil {
+		if w.seen.Kept, w.kept, err = baseline.Open(j.baseline(w.Name)); err != nil {
 			return nil, err
 		}
 	}
 	var said []string
 	w.undo, said, err = j.keepUndo(ctx, w)
 	return append(warnings, said...), err
+}
+
+// record is the index of what is kept of a container, with what an earlier one of this very container has.
+func (s Seen) record(earlier *baseline.Index, suffix string) baseline.Index {
+	x := baseline.Index{ID: s.ID, Image: s.Image, Suffix: suffix, Made: time.Now().UTC()}
+	if earlier != nil && earlier.ID == s.ID {
+		x.Packages = earlier.Packages
+	}
+	return x
+}
+
+// named puts the container's name in front of what is said of it.
+func (t *target) named(warnings []string) []string {
+	for i := range warnings {
+		warnings[i] = t.Name + ": " + warnings[i]
+	}
+	return warnings
 }
 
 // change does the part of a plan that is inside the container.
@@ -192,22 +211,22 @@ func (w *work) sources(names []string, f *files) (delivery, error) {
 
 // keptFiles are the named packages of the baseline.
 func (w *work) keptFiles(names []string) delivery {
-	kept, from := map[string]KeptPackage{}, map[string]*os.Root{}
+	kept, from := map[string]baseline.Kept{}, map[string]*os.Root{}
 	var packages []patchset.Package
 	for _, k := range w.seen.Kept.Packages {
 		if slices.Contains(names, k.Name) {
 			kept[k.Name], from[k.Name] = k, w.kept
-			packages = append(packages, k.file())
+			packages = append(packages, k.Deb())
 		}
 	}
 	return keptDelivery(packages, kept, from)
 }
 
 // keptDelivery is of kept packages, each in the folder that it is kept in.
-func keptDelivery(packages []patchset.Package, kept map[string]KeptPackage, from map[string]*os.Root) delivery {
+func keptDelivery(packages []patchset.Package, kept map[string]baseline.Kept, from map[string]*os.Root) delivery {
 	d := delivery{
 		packages: packages, excluded: map[string][]deb.Excluded{},
-		open: func(p patchset.Package) (*os.File, error) { return openKept(from[p.Name], kept[p.Name]) },
+		open: func(p patchset.Package) (*os.File, error) { return kept[p.Name].Open(from[p.Name]) },
 	}
 	for _, p := range packages {
 		d.excluded[p.Name] = kept[p.Name].Excluded

@@ -39,29 +39,3 @@ func checkFolder(dir string, change bool) error {
 	}
 	return nil
 }
-
-// writeWhole writes a file so that after a power cut the former one is there or this one, never a part.
-func writeWhole(root *os.Root, name string, data []byte) error {
-	part := name + ".part"
-	file, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return errors.Join(err, root.Remove(part))
-	}
-	if err := root.Rename(part, name); err != nil {
-		return err
-	}
-	return syncFolder(root)
-}
-
-// syncFolder makes the renames in it last through a power cut.
-func syncFolder(root *os.Root) error {
-	dir, err := root.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
 
@@ -277,13 +278,13 @@ func TestHostileBaselineIsNotInstalled(t *testing.T) {
 		"a negative size": func(_ *world, dir, id string) error {
 			return writeFile(dir, index(id, `{"name":"qemu-utils","version":"1","file":"x.deb","size":-5,"sha256":""}`))
 		},
-		"huge": func(_ *world, dir, _ string) error { return os.Truncate(filepath.Join(dir, indexName), 1<<40) },
+		"huge": func(_ *world, dir, _ string) error { return os.Truncate(filepath.Join(dir, baseline.IndexName), 1<<40) },
 		"deep": func(_ *world, dir, _ string) error { return writeFile(dir, `{"packages":`+strings.Repeat("[", 1<<19)) },
 		"a link": func(w *world, dir, _ string) error {
-			return errors.Join(os.Remove(filepath.Join(dir, indexName)), os.Symlink(w.dir+"/evil.deb", filepath.Join(dir, indexName)))
+			return errors.Join(os.Remove(filepath.Join(dir, baseline.IndexName)), os.Symlink(w.dir+"/evil.deb", filepath.Join(dir, baseline.IndexName)))
 		},
 		"an index pipe": func(_ *world, dir, _ string) error {
-			return errors.Join(os.Remove(filepath.Join(dir, indexName)), syscall.Mkfifo(filepath.Join(dir, indexName), 0o600))
+			return errors.Join(os.Remove(filepath.Join(dir, baseline.IndexName)), syscall.Mkfifo(filepath.Join(dir, baseline.IndexName), 0o600))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -314,7 +315,7 @@ func TestHostileBaselineIsNotInstalled(t *testing.T) {
 }
 
 func writeFile(dir, text string) error {
-	return os.WriteFile(filepath.Join(dir, indexName), []byte(text), 0o600)
+	return os.WriteFile(filepath.Join(dir, baseline.IndexName), []byte(text), 0o600)
 }
 
 func TestPipesInTheStateFolderAreNotWaitedFor(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 // journal is what a run is doing, for the run after it if this one dies. It is a file of lines: first the containers that are to
@@ -113,7 +114,7 @@ func (l *journal) begin(containers []Before, state string) error {
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
 	defer root.Close()
-	if err := writeWhole(root, journalName, line); err != nil {
+	if err := statedir.WriteWhole(root, journalName, line); err != nil {
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
 	if l.file, err = root.OpenFile(journalName, os.O_WRONLY|os.O_APPEND, 0); err != nil {

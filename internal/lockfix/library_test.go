@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 	"github.com/nfslock/ansible-collection-kolla/preload"
@@ -96,7 +97,7 @@ func TestPlanOfTheLibrary(t *testing.T) {
 			want: "failed: cannot look at the library in x: input/output error",
 		},
 		{
-			name: "beside patched packages", seen: but(lacks("glance_api", place(nil, nil)), func(s *Seen) { s.Kept = &Baseline{ID: "1"} }), want: "patched; load",
+			name: "beside patched packages", seen: but(lacks("glance_api", place(nil, nil)), func(s *Seen) { s.Kept = &baseline.Index{ID: "1"} }), want: "patched; load",
 			list: preload.Library + "\n", library: ourLibrary, note: "the patched packages too",
 		},
 

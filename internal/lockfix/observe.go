@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/carriers"
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
@@ -105,9 +106,9 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 	}
 	t.Name = s.Name // as the user calls it
 	s.ID, s.Image, s.State, s.ReadOnly, s.StartedAt = t.ID, t.Image, t.State, t.ReadOnly, t.StartedAt
-	s.Kept, t.kept, err = openBaseline(j.baseline(s.Name))
+	s.Kept, t.kept, err = baseline.Open(j.baseline(s.Name))
 	if err == nil && s.Kept != nil && (see.contents || s.Dead != nil) {
-		if err = s.Kept.readContents(t.kept); err != nil {
+		if err = s.Kept.ReadContents(t.kept); err != nil {
 			s.Kept = nil
 		}
 	}
@@ -145,7 +146,7 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 		return err
 	}
 	if s.Kept != nil {
-		if err := s.Kept.findRefused(t.db); err != nil {
+		if err := s.Kept.FindRefused(t.db); err != nil {
 			return err
 		}
 	}
@@ -293,10 +294,10 @@ type expectation struct {
 	sums    map[string]string
 }
 
-func keptSums(b *Baseline) map[string]expectation {
+func keptSums(x *baseline.Index) map[string]expectation {
 	sums := map[string]expectation{}
-	if b != nil {
-		for _, k := range b.Packages {
+	if x != nil {
+		for _, k := range x.Packages {
 			sums[k.Name] = expectation{k.Version, k.Sums}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
@@ -26,7 +27,7 @@ type Seen struct {
 	Architecture    string
 	Packages        []deb.Package                // everything in its dpkg database
 	Problems        map[string][]deb.FileProblem // by package: files that are not as the wanted package has them
-	Kept            *Baseline                    // the packages from before, if this host keeps them
+	Kept            *baseline.Index              // the packages from before, if this host keeps them
 	KeptDamage      string                       // why those cannot be used
 	Library         preloaded.Place              // what there is of the preloaded library
 	LibraryDamage   string                       // why that could not be seen
@@ -366,7 +367,7 @@ func (s Seen) keptSuffix() string {
 // is installed now may be half replaced, though it still has the version from before.
 func (s Seen) keeps(p deb.Package) bool {
 	return s.Kept != nil && s.Kept.ID == s.ID &&
-		slices.ContainsFunc(s.Kept.Packages, func(k KeptPackage) bool { return k.Name == p.Name && k.Version == p.Version })
+		slices.ContainsFunc(s.Kept.Packages, func(k baseline.Kept) bool { return k.Name == p.Name && k.Version == p.Version })
 }
 
 const defaultSuffix = "+nfslock"

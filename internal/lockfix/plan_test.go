@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
@@ -58,10 +59,10 @@ func TestPlan(t *testing.T) {
 	newUtils, newExtra := installed("qemu-utils", patched), installed("qemu-block-extra", patched)
 	held := func(p *deb.Package) { p.Status.Want = "hold" }
 	set := planSet(newUtils, newExtra)
-	kept := func(id string, packages ...KeptPackage) *Baseline {
-		return &Baseline{ID: id, Suffix: "+nfslock1", Packages: packages}
+	kept := func(id string, packages ...baseline.Kept) *baseline.Index {
+		return &baseline.Index{ID: id, Suffix: "+nfslock1", Packages: packages}
 	}
-	keptUtils := KeptPackage{Name: "qemu-utils", Version: stock, Control: utils}
+	keptUtils := baseline.Kept{Name: "qemu-utils", Version: stock, Control: utils}
 	for _, test := range []struct {
 		name   string
 		change func(*Options)
@@ -180,7 +181,7 @@ func TestPlan(t *testing.T) {
 		{
 			name: "absent leaves a hold from before", change: absent, seen: func() Seen {
 				s := bookworm("cinder_api", with(newUtils, held))
-				s.Kept = kept("1", withKept(keptUtils, func(k *KeptPackage) { k.Held = true }))
+				s.Kept = kept("1", withKept(keptUtils, func(k *baseline.Kept) { k.Held = true }))
 				return s
 			}(), want: "restored; install qemu-utils; hold qemu-utils; forget",
 		},
@@ -201,7 +202,7 @@ func TestPlan(t *testing.T) {
 		{
 			name: "absent refuses what dpkg would refuse", change: absent, seen: func() Seen {
 				s := bookworm("cinder_api", newUtils)
-				s.Kept = kept("1", withKept(keptUtils, func(k *KeptPackage) { k.Refused = "by now its dpkg wants a link" }))
+				s.Kept = kept("1", withKept(keptUtils, func(k *baseline.Kept) { k.Refused = "by now its dpkg wants a link" }))
 				return s
 			}(), want: "failed: cannot restore cinder_api: by now its dpkg wants a link",
 		},
@@ -257,7 +258,7 @@ func TestPlan(t *testing.T) {
 
 func absent(o *Options) { o.State = Absent }
 
-func withKept(k KeptPackage, f func(*KeptPackage)) KeptPackage {
+func withKept(k baseline.Kept, f func(*baseline.Kept)) baseline.Kept {
 	f(&k)
 	return k
 }
@@ -273,7 +274,7 @@ func TestPlanAfterADeadRun(t *testing.T) {
 		s := bookworm(name, have)
 		dead.Name, dead.ID = name, s.ID
 		s.Dead, s.StartedAt = &dead, start
-		s.Kept = &Baseline{ID: s.ID, Suffix: "+nfslock1", Packages: []KeptPackage{{Name: "qemu-utils", Version: stock, Control: installed("qemu-utils", stock)}}}
+		s.Kept = &baseline.Index{ID: s.ID, Suffix: "+nfslock1", Packages: []baseline.Kept{{Name: "qemu-utils", Version: stock, Control: installed("qemu-utils", stock)}}}
 		return s
 	}
 	unasked := func(s Seen) Seen {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 )
@@ -45,17 +46,17 @@ func (j *job) findDead(check bool) (dead *deadRun, warnings []string, err error)
 func (j *job) sweepBaselines(dead *deadRun) error {
 	for _, b := range dead.Containers {
 		dir := j.baseline(b.Name)
-		kept, root, err := openBaseline(dir)
+		kept, root, err := baseline.Open(dir)
 		switch {
 		case err != nil: // damaged: said where it is needed
 		case kept != nil:
-			err := sweep(root, *kept)
+			err := kept.Sweep(root)
 			root.Close()
 			if err != nil {
 				return err
 			}
 		case len(b.Begun) == 0: // the index is written last, and removed first
-			if err := forget(dir); err != nil {
+			if err := baseline.Forget(dir); err != nil {
 				return err
 			}
 		}
@@ -238,7 +239,7 @@ func (j *job) closeJournal(all []*work, stopped bool) error {
 	}
 	for _, w := range all {
 		if _, ok := w.step(Forget); ok && w.done {
-			if err := forget(j.baseline(w.Name)); err != nil {
+			if err := baseline.Forget(j.baseline(w.Name)); err != nil {
 				return err
 			}
 		}

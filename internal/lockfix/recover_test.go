@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
@@ -245,7 +246,7 @@ func TestDamagedUndoFolderDoesNotKeepARunFromFinishing(t *testing.T) {
 	w.stopIn("cinder_volume: dpkg --force", nil, options(), set, f)
 	undo := filepath.Join(w.job().dir, "journal", undoName, "cinder_volume")
 	w.must(patchset.MakeFolder(undo))
-	w.must(os.WriteFile(filepath.Join(undo, indexName), []byte("{"), 0o600))
+	w.must(os.WriteFile(filepath.Join(undo, baseline.IndexName), []byte("{"), 0o600))
 	r, err := w.run(options(), ansible.Call{}, set, f)
 	if err != nil || journalLeft(w) || !strings.Contains(strings.Join(r.Warnings, "\n"), "cinder_volume: the packages that a dead run found") {
 		t.Errorf("%v, %+v", err, r)

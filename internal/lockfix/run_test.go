@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +17,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 )
 
@@ -92,11 +94,9 @@ func TestBaselineOfAnOlderVersionIsBroughtBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	older := testDeb{name: "qemu-utils", version: stock, files: map[string]string{"usr/bin/qemu-img": "qemu-img " + stock}}.bytes()
-	root, err := os.OpenRoot(w.job().baseline("cinder_volume"))
+	index, root, err := baseline.Open(w.job().baseline("cinder_volume"))
 	w.must(err)
 	defer root.Close()
-	index, err := readIndex(root)
-	w.must(err)
 	k := &index.Packages[0]
 	if len(k.Excluded) != 1 {
 		t.Fatalf("left out: %v", k.Excluded)
@@ -104,7 +104,9 @@ func TestBaselineOfAnOlderVersionIsBroughtBack(t *testing.T) {
 	sum := sha256.Sum256(older)
 	k.Excluded, k.SHA256, k.Size = nil, hex.EncodeToString(sum[:]), int64(len(older))
 	w.must(root.WriteFile(k.File, older, 0o600))
-	w.must(writeIndex(root, *index))
+	text, err := json.Marshal(index)
+	w.must(err)
+	w.must(root.WriteFile(baseline.IndexName, text, 0o600))
 	o := options()
 	o.State = Absent
 	if r, err := w.run(o, ansible.Call{}, Set{}, nil); err != nil || statuses(r) != "cinder_volume restored" {
@@ -316,7 +318,7 @@ func TestDamagedBaselineDoesNotStopAPatch(t *testing.T) {
 	w := twoContainers(t)
 	set, f := folder(t, qemuUtils(patched))
 	w.mustRun(options(), set, f)
-	w.must(os.WriteFile(filepath.Join(w.job().baseline("cinder_volume"), indexName), []byte("{"), 0o600))
+	w.must(os.WriteFile(filepath.Join(w.job().baseline("cinder_volume"), baseline.IndexName), []byte("{"), 0o600))
 	if r, err := w.run(options(), ansible.Call{}, set, f); err != nil || len(r.Warnings) != 1 {
 		t.Errorf("%v, %+v", err, r)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
@@ -20,7 +21,7 @@ const undoTimeout = 15 * time.Minute
 // which holds the distribution's packages until they are wanted back.
 type undoSet struct {
 	folder *os.Root
-	index  *Baseline
+	index  *baseline.Index
 }
 
 // foundDead is a package as the first dead run found it that was going to replace it.
@@ -43,7 +44,7 @@ func (j *job) keepUndo(ctx context.Context, w *work) (u *undoSet, warnings []str
 	fresh := w.seen
 	fresh.Kept = nil
 	if w.seen.Dead != nil {
-		earlier, root, err := openBaseline(dir)
+		earlier, root, err := baseline.Open(dir)
 		if err != nil {
 			warnings = append(warnings, fmt.Sprintf("%s: the packages that a dead run found, in %s, cannot be used: %v", w.Name, dir, err))
 		}
@@ -51,7 +52,7 @@ func (j *job) keepUndo(ctx context.Context, w *work) (u *undoSet, warnings []str
 			root.Close()
 		}
 		fresh.Kept = earlier
-	} else if err := forget(dir); err != nil {
+	} else if err := baseline.Forget(dir); err != nil {
 		return nil, nil, err
 	}
 	install, _ := w.step(Install)
@@ -69,12 +70,12 @@ func (j *job) keepUndo(ctx context.Context, w *work) (u *undoSet, warnings []str
 		if err := j.journal.step(w.Name, Keep, w.StartedAt); err != nil {
 			return nil, warnings, err
 		}
-		if _, err := keep(ctx, dir, fresh, "", w.root, names); err != nil {
+		if _, err := baseline.Save(ctx, dir, fresh.record(fresh.Kept, ""), w.root, names); err != nil {
 			return nil, warnings, err
 		}
 	}
 	u = &undoSet{}
-	if u.index, u.folder, err = openBaseline(dir); err != nil && len(warnings) == 0 {
+	if u.index, u.folder, err = baseline.Open(dir); err != nil && len(warnings) == 0 {
 		return nil, nil, err
 	}
 	return u, warnings, nil
@@ -113,7 +114,7 @@ func (j *job) rollBackOne(ctx context.Context, w *work) error {
 	}
 	if w.undo == nil { // keeping failed before it was opened; what a dead run kept counts all the same
 		w.undo = &undoSet{}
-		w.undo.index, w.undo.folder, _ = openBaseline(j.undoFolder(w.Name))
+		w.undo.index, w.undo.folder, _ = baseline.Open(j.undoFolder(w.Name))
 	}
 	w.onTheWayBack = true
 	_ = j.journal.step(w.Name, Undo, w.StartedAt)
@@ -165,13 +166,13 @@ func (j *job) rollBackOne(ctx context.Context, w *work) error {
 
 // files are the packages as they were, each from the folder beside the journal or from the baseline.
 func (u *undoSet) files(w *work, names []string) (delivery, error) {
-	kept := map[string]KeptPackage{}
+	kept := map[string]baseline.Kept{}
 	from := map[string]*os.Root{}
-	add := func(b *Baseline, root *os.Root) {
-		if b == nil {
+	add := func(x *baseline.Index, root *os.Root) {
+		if x == nil {
 			return
 		}
-		for _, k := range b.Packages {
+		for _, k := range x.Packages {
 			if slices.ContainsFunc(w.before.Packages, func(p BeforePackage) bool { return p.Name == k.Name && p.Version == k.Version }) {
 				kept[k.Name], from[k.Name] = k, root
 			}
@@ -194,7 +195,7 @@ func (u *undoSet) files(w *work, names []string) (delivery, error) {
 		if !ok {
 			return delivery{}, fmt.Errorf("%s %s is not kept on this host", b.Name, b.Version)
 		}
-		packages = append(packages, k.file())
+		packages = append(packages, k.Deb())
 	}
 	return keptDelivery(packages, kept, from), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
@@ -55,5 +56,5 @@ func (d delivery) sums(p patchset.Package) (map[string]string, error) {
 	}
 	defer file.Close()
 	archive, err := deb.ReadArchive(file)
-	return expected(archive.Md5sums, d.excluded[p.Name]), err
+	return baseline.Expected(archive.Md5sums, d.excluded[p.Name]), err
 }

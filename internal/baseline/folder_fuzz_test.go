@@ -1,4 +1,4 @@
-package lockfix
+package baseline
 
 import "testing"
 
@@ -8,9 +8,9 @@ func FuzzParseIndex(f *testing.F) {
 	f.Add([]byte(`{"schema":2}`))
 	f.Add([]byte(`{"schema":1,"packages":[{"name":"../x","file":"../../etc/passwd"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b, err := parseIndex("index.json", data)
-		if (b == nil) == (err == nil) {
-			t.Errorf("index %v, error %v", b, err)
+		x, err := parseIndex("index.json", data)
+		if (x == nil) == (err == nil) {
+			t.Errorf("index %v, error %v", x, err)
 		}
 	})
 }

@@ -1,0 +1,32 @@
+package statedir
+
+import (
+	"errors"
+	"os"
+)
+
+// WriteWhole is Folder.Write for those who have a folder below open by themselves.
+func WriteWhole(root *os.Root, name string, data []byte) error {
+	part := name + ".part"
+	file, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return errors.Join(err, root.Remove(part))
+	}
+	if err := root.Rename(part, name); err != nil {
+		return err
+	}
+	return syncFolder(root)
+}
+
+// syncFolder makes the renames in it last through a power cut.
+func syncFolder(root *os.Root) error {
+	dir, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
