@@ -155,7 +155,7 @@ func (f *files) scratchStore() (*patchset.Store, error) {
 
 // contents reads the control part of each file and checks that it is the package the manifest says. Those the store
 // lacks are returned as missing.
-func (f *files) contents(need []patchset.Package) (contents map[string]deb.Archive, missing []patchset.Package, err error) {
+func (f *files) contents(m patchset.Manifest, need []patchset.Package) (contents map[string]deb.Archive, missing []patchset.Package, err error) {
 	contents = map[string]deb.Archive{}
 	for _, p := range need {
 		file, err := f.open(p)
@@ -171,9 +171,8 @@ func (f *files) contents(need []patchset.Package) (contents map[string]deb.Archi
 		if err != nil {
 			return nil, nil, fmt.Errorf("cannot use %s of package %s: %w", p.File, p.Name, err)
 		}
-		if is := archive.Package; is.Name != p.Name || is.Version != p.Version || is.Architecture != p.Architecture {
-			return nil, nil, fmt.Errorf("cannot use %s: the manifest says %s %s %s, the file holds %s %s %s", p.File,
-				p.Name, p.Version, p.Architecture, is.Name, is.Version, is.Architecture)
+		if err := m.Holds(p, archive.Package); err != nil {
+			return nil, nil, err
 		}
 		contents[p.SHA256] = archive
 	}

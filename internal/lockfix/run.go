@@ -127,7 +127,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 			return result, err
 		}
 		var missing []patchset.Package
-		if set.Contents, missing, err = f.contents(need); err != nil {
+		if set.Contents, missing, err = f.contents(set.Manifest, need); err != nil {
 			return result, err
 		}
 		if len(missing) > 0 {

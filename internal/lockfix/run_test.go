@@ -330,6 +330,21 @@ func TestDamagedBaselineDoesNotStopAPatch(t *testing.T) {
 	}
 }
 
+// What is not known as ours once it is installed is not installed.
+func TestASetWhosePackagesLackTheFieldsOfItsManifestIsRefused(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	set.Packages[0].Stock = stock
+	before := w.snapshot()
+	_, err := w.run(options(), ansible.Call{}, set, f)
+	if want := "cannot use qemu-utils.deb: the field Nfslock-Variant is missing, by which it is known as ours once it is installed: build the set again"; err == nil || err.Error() != want {
+		t.Errorf("error %v", err)
+	}
+	if diff := gocmp.Diff(before, w.snapshot()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestPanicInOneContainerIsAnError(t *testing.T) {
 	w := twoContainers(t)
 	set, f := folder(t, qemuUtils(patched))
