@@ -64,17 +64,15 @@ func (h *host) present(p deb.Package) string {
 		graft = deb.Graft{Variant: "fallback", Suffix: p.Version[strings.LastIndex(p.Version, "+"):], BuiltFrom: source}
 	}
 	put := Installed{Name: p.Name, Version: p.Version, Graft: graft, Sum: sumOf(p)}
-	if h.index == nil || h.index.ID != h.id {
-		h.index = &Index{ID: h.id}
-	}
-	keeping := h.judge(put).Keeping()
-	switch keeping {
-	case Refuse:
+	judged := h.judge(put)
+	keeping := judged.Keeping()
+	if keeping == Refuse {
 		return "refused"
-	case Keep:
+	}
+	x := Known{ID: h.id, Index: h.index}.Record("", put.Graft.Suffix, map[string]Judgement{p.Name: judged})
+	h.index = &x
+	if keeping == Keep {
 		h.index.Packages = []Kept{{Name: p.Name, Version: h.have.Version, Control: h.have}}
-		h.index.Suffix = put.Graft.Suffix
-	case NotKept:
 	}
 	if !h.earlier {
 		h.index.Note(put)
@@ -279,6 +277,62 @@ func TestEachPackageIsJudged(t *testing.T) {
 		if j.Whose != Stock && (j.Keeping() == Keep || back == Stays) {
 			t.Errorf("%s: what is not the distribution's is kept, or stays", test.name)
 		}
+	}
+}
+
+// The container is made again from an image that was made of the former one, or of another version.
+func TestARecreatedContainerKeepsTheWayBackFromWhatIsInItsImage(t *testing.T) {
+	const u19 = "1:7.2+dfsg-7+deb12u19"
+	for _, k := range []kind{fields, shape, bare} {
+		for _, test := range []struct{ from, again, want string }{
+			{stock, "", "restored " + stock},
+			{stock, "+ours2", "restored " + stock},
+			{u19, "", "failed: what this host keeps was built from another version, " + source},
+			{u19, "+ours2", "failed: what this host keeps was built from another version, " + source},
+		} {
+			if k == bare && test.from == u19 {
+				continue // nothing knows it: a package of somebody else's
+			}
+			h := &host{id: "1", have: distribution(stock)}
+			h.present(ours(k, stock, "+site1"))
+			h.id, h.have = "2", ours(k, test.from, "+site1")
+			if test.again != "" {
+				if got := h.present(ours(k, test.from, test.again)); got != "no" {
+					t.Errorf("%s %+v: %s", k, test, got)
+				}
+				if x := h.index; x.ID != "2" || len(x.Packages) != 1 || x.Packages[0].From != "1" || x.Keeps("2", distribution(stock)) {
+					t.Errorf("%s %+v: %+v", k, test, x)
+				}
+			}
+			if got := h.absent(); got != test.want {
+				t.Errorf("%s %+v: %s", k, test, got)
+			}
+		}
+	}
+	h := &host{id: "1", have: distribution(stock)}
+	h.present(ours(fields, stock, "+site1"))
+	h.id, h.have = "2", distribution(u19)
+	if got := h.present(ours(fields, u19, "+site1")); got != "keep" || h.index.Packages[0].Version != u19 || h.index.Packages[0].From != "" {
+		t.Errorf("from a stock image: %s, %+v", got, h.index)
+	}
+	if got := h.absent(); got != "restored "+u19 {
+		t.Error(got)
+	}
+}
+
+func TestAKeptPackageThatIsDamagedIsKeptAgain(t *testing.T) {
+	x := &Index{ID: "1", Packages: []Kept{{Name: "qemu-utils", Version: stock, Damage: "cut"}}}
+	if got := (Known{ID: "1", Index: x}).Judge(distribution(stock), "").Keeping(); got != Keep || x.Keeps("1", distribution(stock)) {
+		t.Error(got)
+	}
+}
+
+// Two builds of one set have one version and other files.
+func TestAnotherPackageOfTheSetsVersionIsNotTheDistributions(t *testing.T) {
+	p := ours(bare, stock, "+site1")
+	set := []Installed{{p.Name, p.Version, deb.Graft{Variant: "fallback", Suffix: "+site1", BuiltFrom: source}, "other"}}
+	if j := (Known{ID: "1", Set: set}).Judge(p, sumOf(p)); j.Whose != Doubtful || j.Keeping() != Refuse || j.Source() != source {
+		t.Errorf("%+v", j)
 	}
 }
 

@@ -1,6 +1,7 @@
 package baseline
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,6 +25,7 @@ import (
 const IndexName = "index.json"
 
 const (
+	unreadName = "index.json.unread" // an index that could not be read when another one was written
 	schema     = 1
 	indexLimit = 1 << 20 // bytes; a real one has about 2,000
 )
@@ -46,24 +48,32 @@ func Open(dir string) (*Index, *os.Root, error) {
 }
 
 // ReadContents fills in what the kept files say of themselves. It reads each of them whole, so it is for those who are
-// going to install them.
-func (x *Index) ReadContents(root *os.Root) error {
+// going to install them. The error is that of the first one that cannot be used.
+func (x *Index) ReadContents(root *os.Root) (damage error) {
 	for i := range x.Packages {
 		k := &x.Packages[i]
-		file, err := k.Open(root)
-		if err != nil {
-			return err
+		if err := k.readContents(root); err != nil {
+			k.Damage = err.Error()
+			damage = cmp.Or(damage, err)
 		}
-		archive, err := deb.ReadArchive(file)
-		file.Close()
-		if err != nil {
-			return fmt.Errorf("cannot read the kept %s: %w", k.File, err)
-		}
-		if archive.Package.Name != k.Name || archive.Package.Version != k.Version {
-			return fmt.Errorf("the kept %s is %s %s, not %s %s", k.File, archive.Package.Name, archive.Package.Version, k.Name, k.Version)
-		}
-		k.Control, k.Sums = archive.Package, Expected(archive.Md5sums, k.Excluded)
 	}
+	return damage
+}
+
+func (k *Kept) readContents(root *os.Root) error {
+	file, err := k.Open(root)
+	if err != nil {
+		return err
+	}
+	archive, err := deb.ReadArchive(file)
+	file.Close()
+	if err != nil {
+		return fmt.Errorf("cannot read the kept %s: %w", k.File, err)
+	}
+	if archive.Package.Name != k.Name || archive.Package.Version != k.Version {
+		return fmt.Errorf("the kept %s is %s %s, not %s %s", k.File, archive.Package.Name, archive.Package.Version, k.Name, k.Version)
+	}
+	k.Control, k.Sums = archive.Package, Expected(archive.Md5sums, k.Excluded)
 	return nil
 }
 
@@ -143,19 +153,40 @@ func (k Kept) Deb() patchset.Package {
 // of these packages is replaced, and of others stays. It returns warnings about files that were not as the distribution shipped them: they are kept
 // as they are.
 func Save(ctx context.Context, dir string, x Index, source *os.Root, packages []string) (warnings []string, err error) {
-	if err := patchset.MakeFolder(dir); err != nil {
-		return nil, fmt.Errorf("cannot keep packages: %w", err)
-	}
-	root, err := os.OpenRoot(dir)
+	return save(ctx, dir, x, source, packages, func([]Kept) error { return nil })
+}
+
+// Keep does the same with what is to be brought back one day, which is the distribution's alone: each package is judged once more when it is packed.
+func (k Known) Keep(ctx context.Context, dir string, x Index, source *os.Root, packages []string) (warnings []string, err error) {
+	return save(ctx, dir, x, source, packages, func(packed []Kept) error {
+		db, err := deb.OpenDatabase(source)
+		if err != nil {
+			return err
+		}
+		for _, kept := range packed {
+			p, _ := db.Package(kept.Name)
+			if p.Version != kept.Version {
+				return fmt.Errorf("cannot keep %s: it was %s a moment ago and is %s now, so somebody else is at work there", kept.Name, kept.Version, p.Version)
+			}
+			if j := k.JudgeIn(db, p); j.Whose != Stock {
+				return fmt.Errorf("cannot keep %s %s: it is not the distribution's", p.Name, p.Version)
+			}
+		}
+		return nil
+	})
+}
+
+func save(ctx context.Context, dir string, x Index, source *os.Root, packages []string, check func(packed []Kept) error) (warnings []string, err error) {
+	root, err := makeFolder(dir)
 	if err != nil {
-		return nil, fmt.Errorf("cannot keep packages: %w", err)
+		return nil, err
 	}
 	defer root.Close()
 	db, err := deb.OpenDatabase(source)
 	if err != nil {
 		return nil, err
 	}
-	x.Packages = slices.DeleteFunc(slices.Clone(x.Packages), func(k Kept) bool { return slices.Contains(packages, k.Name) })
+	var packed []Kept
 	for _, name := range packages {
 		p, ok := db.Package(name)
 		if !ok {
@@ -172,16 +203,42 @@ func Save(ctx context.Context, dir string, x Index, source *os.Root, packages []
 			warnings = append(warnings, fmt.Sprintf("dpkg lists %d paths of %s that path-exclude left out: they are too many, and it will no longer list them when the package is brought back",
 				report.Unlisted, name))
 		}
-		x.Packages = append(x.Packages, k)
+		packed = append(packed, k)
 	}
-	if err := x.write(root); err != nil {
+	if err := check(packed); err != nil {
 		return nil, err
 	}
-	return warnings, x.Sweep(root)
+	x.Packages = append(slices.DeleteFunc(slices.Clone(x.Packages), func(k Kept) bool { return slices.Contains(packages, k.Name) }), packed...)
+	return warnings, x.write(root)
 }
 
-// Sweep removes files that the index does not name: of an earlier baseline, or of a run that was killed.
+// Write writes the index alone.
+func (x Index) Write(dir string) error {
+	root, err := makeFolder(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return x.write(root)
+}
+
+func makeFolder(dir string) (*os.Root, error) {
+	if err := patchset.MakeFolder(dir); err != nil {
+		return nil, fmt.Errorf("cannot keep packages: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot keep packages: %w", err)
+	}
+	return root, nil
+}
+
+// Sweep removes files that the index does not name: of an earlier baseline, or of a run that was killed. Beside an index that could not be read they stay:
+// nobody knows whose they are, and a person may.
 func (x Index) Sweep(root *os.Root) error {
+	if _, err := root.Lstat(unreadName); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
 		return fmt.Errorf("cannot clean up the packages from before: %w", err)
@@ -242,7 +299,13 @@ func readBack(file *os.File, k *Kept) error {
 	return err
 }
 
+// write writes the index, and then removes what it does not name.
 func (x Index) write(root *os.Root) error {
+	if _, err := readIndex(root); err != nil {
+		if err := root.Rename(IndexName, unreadName); err != nil {
+			return fmt.Errorf("cannot put an index aside that cannot be read: %w", err)
+		}
+	}
 	slices.SortFunc(x.Packages, func(a, b Kept) int { return strings.Compare(a.Name, b.Name) })
 	x.Schema = schema
 	if x.Packages == nil {
@@ -258,7 +321,7 @@ func (x Index) write(root *os.Root) error {
 	if err := statedir.WriteWhole(root, IndexName, append(data, '\n')); err != nil {
 		return fmt.Errorf("cannot write the index of kept packages: %w", err)
 	}
-	return nil
+	return x.Sweep(root)
 }
 
 // Forget removes a folder and all that is kept in it, the index first.

@@ -28,9 +28,13 @@ type Kept struct {
 	File      string `json:"file"`                 // in the same folder
 	Size      int64  `json:"size"`                 // bytes
 	SHA256    string `json:"sha256"`
+	// From is the container that it was taken from, where that is a predecessor of the index's. It is kept on while it may be the way back from what is
+	// in this one.
+	From string `json:"from,omitempty"`
 	// Excluded are paths of which the file has only placeholders. One that an older version kept has none, and lacks them.
 	Excluded []deb.Excluded    `json:"excluded,omitempty"`
 	Refused  string            `json:"-"` // why dpkg would not take it now
+	Damage   string            `json:"-"` // why the file cannot be used
 	Control  deb.Package       `json:"-"` // from the file; zero where that was not read
 	Sums     map[string]string `json:"-"` // of what is to be there
 }
@@ -74,15 +78,47 @@ func (x Index) Put(name string) string {
 	return ""
 }
 
+// Keeps tells whether just this package of just this container is kept already. It is never kept twice: what is installed now may be half
+// replaced, though it still has the version from before.
+func (x *Index) Keeps(id string, p deb.Package) bool {
+	if x == nil || x.ID != id {
+		return false
+	}
+	k := x.kept(p.Name)
+	return k != nil && k.From == "" && k.Version == p.Version && k.Damage == ""
+}
+
+// Record is the index that is to be written for the container as it is judged now, before a set with that suffix comes. What this host wrote down
+// of it stays. Of a predecessor it has on what an image may have been made from, and what may be the way back from what is in the image.
+func (k Known) Record(image, suffix string, judged map[string]Judgement) Index {
+	if k.Index != nil && k.Index.ID == k.ID {
+		return *k.Index
+	}
+	x := Index{ID: k.ID, Image: image, Suffix: suffix, Made: time.Now().UTC()}
+	if k.Index == nil {
+		return x
+	}
+	for _, i := range k.Index.Installed {
+		if i.Sum != "" {
+			x.Installed = append(x.Installed, i)
+		}
+	}
+	for _, old := range k.Index.Packages {
+		if j, there := judged[old.Name]; there && j.Whose != Stock {
+			if old.From == "" {
+				old.From = k.Index.ID
+			}
+			x.Packages = append(x.Packages, old)
+		}
+	}
+	return x
+}
+
 func (x Index) kept(name string) *Kept {
 	if i := slices.IndexFunc(x.Packages, func(k Kept) bool { return k.Name == name }); i >= 0 {
 		return &x.Packages[i]
 	}
 	return nil
-}
-
-func (x Index) installed(name, version string) bool {
-	return slices.ContainsFunc(x.Installed, func(i Installed) bool { return i.Name == name && i.Version == version })
 }
 
 func (k Kept) source() string {

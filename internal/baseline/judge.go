@@ -39,7 +39,7 @@ type Judgement struct {
 	Graft   deb.Graft // what is known of a package of ours
 	Why     string    // a package is doubtful
 	Kept    *Kept     // what this host keeps of it, from this container or its predecessor
-	same    bool      // Kept is from this very container
+	same    bool      // Kept is from this very container, or nothing is kept and the record is this container's
 	put     bool      // this host wrote down that it put just this into this very container
 }
 
@@ -55,7 +55,7 @@ func (k Known) Judge(p deb.Package, sum string) Judgement {
 	j := Judgement{Package: p, Whose: Stock}
 	if k.Index != nil {
 		j.Kept = k.Index.kept(p.Name)
-		j.same = k.Index.ID == k.ID
+		j.same = k.Index.ID == k.ID && (j.Kept == nil || j.Kept.From == "")
 	}
 	doubt := func(why string) Judgement {
 		j.Whose, j.Why = Doubtful, why
@@ -78,15 +78,20 @@ func (k Known) Judge(p deb.Package, sum string) Judgement {
 		j.Whose, j.Graft = Ours, was.Graft
 		return j
 	}
-	if j.same {
-		source := ""
-		if j.Kept != nil {
-			source = j.Kept.source()
-		}
-		switch {
-		case k.Index.installed(p.Name, p.Version):
+	if k.Index != nil && k.Index.ID == k.ID {
+		if i := find(k.Index.Installed, p); i != nil {
+			j.Graft = i.Graft
 			return doubt("this host put another package of that version there")
-		case j.Kept == nil || p.Version == j.Kept.Version:
+		}
+	}
+	if i := find(k.Set, p); i != nil {
+		j.Graft = i.Graft
+		return doubt("the patch set has another package of that version")
+	}
+	if j.same && j.Kept != nil {
+		source := j.Kept.source()
+		switch {
+		case p.Version == j.Kept.Version:
 		case k.Index.Suffix != "" && p.Version == source+k.Index.Suffix:
 			// A record of an earlier release has no checksums. It says that this version took the kept one's place in this container.
 			j.Whose, j.put, j.Graft = Ours, true, deb.Graft{Suffix: k.Index.Suffix, BuiltFrom: source, Stock: j.Kept.Version}
@@ -130,8 +135,52 @@ func (k Known) NeedsSum(p deb.Package) bool {
 	if p.Graft != (deb.Graft{}) {
 		return false
 	}
-	is := func(i Installed) bool { return i.Name == p.Name && i.Version == p.Version }
-	return k.Index != nil && slices.ContainsFunc(k.Index.Installed, is) || slices.ContainsFunc(k.Set, is)
+	return k.Index != nil && find(k.Index.Installed, p) != nil || find(k.Set, p) != nil
+}
+
+// find gives the last one of that name and version.
+func find(list []Installed, p deb.Package) *Installed {
+	for at := len(list) - 1; at >= 0; at-- {
+		if i := &list[at]; i.Name == p.Name && i.Version == p.Version {
+			return i
+		}
+	}
+	return nil
+}
+
+// JudgeIn judges a package of a database, of which it reads the checksums where they decide. Checksums that cannot be read prove nothing.
+func (k Known) JudgeIn(db *deb.Database, p deb.Package) Judgement {
+	sum := ""
+	if k.NeedsSum(p) {
+		if sums, err := db.Md5sums(p); err == nil {
+			sum = Sum(sums)
+		}
+	}
+	return k.Judge(p, sum)
+}
+
+// JudgeAll judges what is there, by name: packages of QEMU, those of the record and of the set at hand, and what else is not the
+// distribution's. One of a foreign architecture has it in its name, as apt takes it, and nothing is kept of it.
+func (k Known) JudgeAll(db *deb.Database) map[string]Judgement {
+	all := map[string]Judgement{}
+	for _, p := range db.Packages() {
+		if p.Status.State == "not-installed" || p.Status.State == "config-files" {
+			continue
+		}
+		if p.Architecture != db.Architecture() && p.Architecture != "all" {
+			p.Name += ":" + p.Architecture
+		}
+		if j := k.JudgeIn(db, p); j.Whose != Stock || p.Source == "qemu" || k.names(p.Name) {
+			all[p.Name] = j
+		}
+	}
+	return all
+}
+
+// names tells whether the record or the set has a package of that name.
+func (k Known) names(name string) bool {
+	is := func(i Installed) bool { return i.Name == name }
+	return k.Index != nil && (k.Index.kept(name) != nil || slices.ContainsFunc(k.Index.Installed, is)) || slices.ContainsFunc(k.Set, is)
 }
 
 // extends tells whether a version is that of its source with a suffix behind it, other than the +bN of the distribution's rebuilds.

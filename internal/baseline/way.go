@@ -21,7 +21,7 @@ const (
 // take the place of what is kept already.
 func (j Judgement) Keeping() Keeping {
 	switch {
-	case j.Whose == Stock && j.same && j.Kept != nil && j.Kept.Version == j.Package.Version:
+	case j.Whose == Stock && j.same && j.Kept != nil && j.Kept.Version == j.Package.Version && j.Kept.Damage == "":
 		return NotKept // it may be half replaced by now, though it still has the version from before
 	case j.Whose == Stock:
 		return Keep
@@ -29,6 +29,14 @@ func (j Judgement) Keeping() Keeping {
 		return Refuse
 	}
 	return NotKept
+}
+
+// Source is the version of the source that the package was made from, as far as that is known.
+func (j Judgement) Source() string {
+	if j.Graft.BuiltFrom != "" {
+		return j.Graft.BuiltFrom
+	}
+	return j.Package.SourceVersion
 }
 
 // Back is what state absent does with a package.
