@@ -306,11 +306,8 @@ func (x Index) write(root *os.Root) error {
 			return fmt.Errorf("cannot put an index aside that cannot be read: %w", err)
 		}
 	}
+	x.Schema, x.Packages = schema, append([]Kept{}, x.Packages...)
 	slices.SortFunc(x.Packages, func(a, b Kept) int { return strings.Compare(a.Name, b.Name) })
-	x.Schema = schema
-	if x.Packages == nil {
-		x.Packages = []Kept{}
-	}
 	data, err := json.MarshalIndent(x, "", "  ")
 	if err != nil {
 		return err

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -65,6 +67,9 @@ func (j *job) apply(ctx context.Context, o Options, set Set, f *files, all []*wo
 		if w.err == nil && fit && (w.plan.Back || !failed(all) || o.OnError == OnErrorKeep) {
 			if w.err = j.restart(ctx, w); w.err == nil && !w.plan.Back {
 				w.err = j.verifyLoaded(ctx, w)
+			}
+			if _, ok := w.step(Forget); ok && w.err == nil {
+				w.err = j.mayForget(ctx, w)
 			}
 			w.done = w.err == nil
 		}
@@ -131,18 +136,8 @@ func (j *job) keepAll(ctx context.Context, set Set, all []*work) (warnings []str
 }
 
 func (j *job) keepOne(ctx context.Context, set Set, w *work) (warnings []string, err error) {
-	if s, ok := w.step(Keep); ok {
-		if err := j.journal.step(w.Name, Keep, w.StartedAt); err != nil {
-			return nil, err
-		}
-		if warnings, err = baseline.Save(ctx, j.baseline(w.Name), w.seen.record(w.seen.Kept, set.Suffix), w.root, s.Packages); err != nil {
-			return nil, err
-		}
-		warnings = w.named(warnings)
-		if w.kept != nil {
-			w.kept.Close()
-		}
-		if w.seen.Kept, w.kept, err = baseline.Open(j.baseline(w.Name)); err != nil {
+	if len(w.plan.Files) > 0 {
+		if warnings, err = j.record(ctx, set, w); err != nil {
 			return nil, err
 		}
 	}
@@ -151,13 +146,50 @@ func (j *job) keepOne(ctx context.Context, set Set, w *work) (warnings []string,
 	return append(warnings, said...), err
 }
 
-// record is the index of what is kept of a container, with what an earlier one of this very container has.
-func (s Seen) record(earlier *baseline.Index, suffix string) baseline.Index {
-	x := baseline.Index{ID: s.ID, Image: s.Image, Suffix: suffix, Made: time.Now().UTC()}
-	if earlier != nil && earlier.ID == s.ID {
-		x.Packages = earlier.Packages
+// mayForget refuses to forget what is kept while anything in the container is not the distribution's, as it is by now.
+func (j *job) mayForget(ctx context.Context, w *work) error {
+	if err := j.reopen(ctx, w.target); err != nil {
+		return fail("forget", "cannot tell whether the packages from before of %s are needed: %w", w.Name, err)
 	}
-	return x
+	var left []string
+	all := w.known.JudgeAll(w.db)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if is := all[name]; is.Whose != baseline.Stock {
+			left = append(left, name+" "+is.Package.Version)
+		}
+	}
+	if len(left) > 0 {
+		return fail("forget", "cannot forget the packages from before of %s: %s is there and not the distribution's, so somebody else is at work there", w.Name, strings.Join(left, " and "))
+	}
+	return nil
+}
+
+// record writes down what is about to be installed of a set, and keeps what it replaces. Without it a package that was made by hand would not be known
+// as ours afterwards.
+func (j *job) record(ctx context.Context, set Set, w *work) (warnings []string, err error) {
+	dir := j.baseline(w.Name)
+	x := w.known.Record(w.seen.Image, set.Suffix, w.seen.Judged)
+	for _, i := range w.known.Set {
+		if slices.ContainsFunc(w.plan.Files, func(p patchset.Package) bool { return p.Name == i.Name }) {
+			x.Note(i)
+		}
+	}
+	if s, ok := w.step(Keep); ok {
+		if err := j.journal.step(w.Name, Keep, w.StartedAt); err != nil {
+			return nil, err
+		}
+		warnings, err = w.known.Keep(ctx, dir, x, w.root, s.Packages)
+	} else {
+		err = x.Write(dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if w.kept != nil {
+		w.kept.Close()
+	}
+	w.seen.Kept, w.kept, err = baseline.Open(dir)
+	return w.named(warnings), err
 }
 
 // named puts the container's name in front of what is said of it.

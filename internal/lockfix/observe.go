@@ -39,7 +39,9 @@ type target struct {
 	db   *deb.Database
 	dpkg bool     // its packages are of interest
 	kept *os.Root // the folder of its baseline, nil if there is none
-	down bool     // it was waited for already, and did not come up
+	// known is what its packages are judged by. It has the host's record also where a file that is kept is damaged.
+	known baseline.Known
+	down  bool // it was waited for already, and did not come up
 }
 
 func (t *target) close() {
@@ -107,6 +109,7 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 	t.Name = s.Name // as the user calls it
 	s.ID, s.Image, s.State, s.ReadOnly, s.StartedAt = t.ID, t.Image, t.State, t.ReadOnly, t.StartedAt
 	s.Kept, t.kept, err = baseline.Open(j.baseline(s.Name))
+	t.known = baseline.Known{ID: t.ID, Index: s.Kept}
 	if err == nil && s.Kept != nil && (see.contents || s.Dead != nil) {
 		if err = s.Kept.ReadContents(t.kept); err != nil {
 			s.Kept = nil
@@ -263,14 +266,17 @@ func needed(m patchset.Manifest, targets []*target) []patchset.Package {
 	return need
 }
 
-// inspectFiles compares the files of packages that have the wanted version already with what that package holds.
-func (j *job) inspectFiles(ctx context.Context, o Options, set Set, targets []*target) {
+// judge tells whose the packages are that the containers have, and compares the files of those that have the wanted version already with what that
+// package holds.
+func (j *job) judge(ctx context.Context, o Options, set Set, targets []*target) {
 	var group errgroup.Group
 	for _, t := range targets {
-		if t.seen.unfit() != nil || !t.dpkg {
+		if t.seen.unfit() != nil || !t.dpkg || !o.packages() {
 			continue
 		}
+		t.known.Set = set.installed(t.seen)
 		group.Go(func() error {
+			t.seen.Judged = t.known.JudgeAll(t.db)
 			sums := map[string]expectation{}
 			if o.absent() {
 				sums = keptSums(t.seen.Kept)

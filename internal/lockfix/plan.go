@@ -25,22 +25,34 @@ type Seen struct {
 	ReadOnly        bool
 	Distribution    kolla.Distribution
 	Architecture    string
-	Packages        []deb.Package                // everything in its dpkg database
-	Problems        map[string][]deb.FileProblem // by package: files that are not as the wanted package has them
-	Kept            *baseline.Index              // the packages from before, if this host keeps them
-	KeptDamage      string                       // why those cannot be used
-	Library         preloaded.Place              // what there is of the preloaded library
-	LibraryDamage   string                       // why that could not be seen
-	Program         preloaded.Program            // one that the library is for
-	Daemons         []Daemon                     // libvirt's, where guests run
-	Recorded        string                       // the id of the container of this name in which this host put the library
-	Failure         *Failure                     // it could not be observed
+	Packages        []deb.Package                 // everything in its dpkg database
+	Problems        map[string][]deb.FileProblem  // by package: files that are not as the wanted package has them
+	Kept            *baseline.Index               // the packages from before, if this host keeps them
+	Judged          map[string]baseline.Judgement // by package: whose it is; nil where packages are not of interest
+	KeptDamage      string                        // why those cannot be used
+	Library         preloaded.Place               // what there is of the preloaded library
+	LibraryDamage   string                        // why that could not be seen
+	Program         preloaded.Program             // one that the library is for
+	Daemons         []Daemon                      // libvirt's, where guests run
+	Recorded        string                        // the id of the container of this name in which this host put the library
+	Failure         *Failure                      // it could not be observed
 }
 
 // Set is a patch set, as far as planning needs it. Contents holds, by checksum, the control part of each wanted file.
 type Set struct {
 	patchset.Manifest
 	Contents map[string]deb.Archive
+}
+
+// installed is what the record of a container is to say of the set's packages for it.
+func (set Set) installed(s Seen) (list []baseline.Installed) {
+	for _, p := range wanted(set.Manifest, s) {
+		list = append(list, baseline.Installed{
+			Name: p.Name, Version: p.Version, Sum: baseline.Sum(set.Contents[p.SHA256].Md5sums),
+			Graft: deb.Graft{Variant: set.Variant, Suffix: set.Suffix, BuiltFrom: p.BuiltFrom, Stock: p.Stock},
+		})
+	}
+	return list
 }
 
 // Verb is what a step does.
@@ -218,20 +230,29 @@ func (p *ContainerPlan) patch(o Options, set Set) {
 	}
 	var names, keep, hold []string
 	var replace []deb.Package
+	var refused []baseline.Judgement
 	for _, w := range want {
 		have, _ := s.find(w.Name)
-		if p.Failure = versionChange(o, set.Suffix, s, have, w); p.Failure != nil {
+		judged, reason := s.Judged[w.Name], s.differs(have, w.Version)
+		if reason != "" && judged.Keeping() == baseline.Refuse {
+			refused = append(refused, judged)
+			continue
+		}
+		if p.Failure = versionChange(o, s, judged, w); p.Failure != nil {
 			return
 		}
 		change := Change{Name: w.Name, Before: describe(have), After: describe(have), Wanted: w.Version}
-		if reason := s.differs(have, w.Version); reason != "" {
+		if reason != "" {
 			change.After = w.Version
 			p.Reasons[w.Name] = reason
 			names = append(names, w.Name)
 			p.Files = append(p.Files, w)
 			replace = append(replace, set.Contents[w.SHA256].Package)
 			switch {
-			case s.patched(have.Version, set.Suffix) || s.keeps(have):
+			case judged.Whose == baseline.Doubtful:
+				p.Notes = append(p.Notes, fmt.Sprintf("%s: whose %s %s is cannot be told: %s; state: absent brings %s back, which is from before it",
+					s.Name, w.Name, describe(have), judged.Why, judged.Kept.Version))
+			case judged.Keeping() != baseline.Keep:
 			case !whole(have):
 				p.Notes = append(p.Notes, fmt.Sprintf("%s: %s is %s, so it cannot be kept for state: absent", s.Name, w.Name, describe(have)))
 			default:
@@ -245,6 +266,13 @@ func (p *ContainerPlan) patch(o Options, set Set) {
 			hold = append(hold, w.Name)
 		}
 		p.Changes = append(p.Changes, change)
+	}
+	if len(refused) > 0 {
+		p.Failure = &Failure{
+			Step: "plan", Message: fmt.Sprintf("cannot replace packages in %s that nobody could bring back: %s", s.Name, reasons(refused, func(j baseline.Judgement) string { return j.Why })),
+			Hint: baseline.WaysOut(refused),
+		}
+		return
 	}
 	if p.Failure = unmet(s, replace, "the patch set lacks packages that are tied to them by exact version"); p.Failure != nil {
 		return
@@ -339,52 +367,28 @@ func describe(p deb.Package) string {
 // whole: dpkg has finished with it.
 func whole(p deb.Package) bool { return p.Status.State == "installed" && p.Status.Flag == "ok" }
 
-// patched tells our versions from the distribution's: they end with the set's suffix, with that of the set that was
-// installed before, or with one like the default.
-func (s Seen) patched(version, suffix string) bool { return s.stockVersion(version, suffix) != version }
-
-// stockVersion takes a suffix of ours off.
-func (s Seen) stockVersion(version, suffix string) string {
-	for _, end := range []string{suffix, s.keptSuffix()} {
-		if stock, ok := strings.CutSuffix(version, end); ok && end != "" {
-			return stock
-		}
+func versionChange(o Options, s Seen, judged baseline.Judgement, w patchset.Package) *Failure {
+	if judged.Source() == w.BuiltFrom || o.AllowVersionChange {
+		return nil
 	}
-	if i := strings.LastIndex(version, defaultSuffix); i > 0 {
-		return version[:i]
+	f := &Failure{
+		Step: "plan", Message: fmt.Sprintf("cannot replace %s %s in %s: the patch set's was built from %s", w.Name, judged.Package.Version, s.Name, w.BuiltFrom),
+		Hint: "build the patch set from this container's image, or set allow_version_change: true",
 	}
-	return version
+	if judged.Whose == baseline.Doubtful {
+		f.Message += ", and whose this one is cannot be told: " + judged.Why
+		f.Hint = baseline.WaysOut([]baseline.Judgement{judged}) + "; or set allow_version_change: true"
+	}
+	return f
 }
 
-func (s Seen) keptSuffix() string {
-	if s.Kept == nil {
-		return ""
+// reasons says of each package what there is to say.
+func reasons(judged []baseline.Judgement, why func(baseline.Judgement) string) string {
+	var parts []string
+	for _, j := range judged {
+		parts = append(parts, fmt.Sprintf("%s %s: %s", j.Package.Name, describe(j.Package), why(j)))
 	}
-	return s.Kept.Suffix
-}
-
-// keeps tells whether just this package of just this container is in the baseline already. It is never kept twice: what
-// is installed now may be half replaced, though it still has the version from before.
-func (s Seen) keeps(p deb.Package) bool {
-	return s.Kept != nil && s.Kept.ID == s.ID &&
-		slices.ContainsFunc(s.Kept.Packages, func(k baseline.Kept) bool { return k.Name == p.Name && k.Version == p.Version })
-}
-
-const defaultSuffix = "+nfslock"
-
-// sourceVersion is the version of the source that the installed package was built from.
-func (s Seen) sourceVersion(p deb.Package, suffix string) string {
-	return s.stockVersion(p.SourceVersion, suffix)
-}
-
-func versionChange(o Options, suffix string, s Seen, have deb.Package, w patchset.Package) *Failure {
-	if from := s.sourceVersion(have, suffix); from != w.BuiltFrom && !o.AllowVersionChange {
-		return &Failure{
-			Step: "plan", Message: fmt.Sprintf("cannot replace %s %s in %s: the patch set's was built from %s", have.Name, have.Version, s.Name, w.BuiltFrom),
-			Hint: "build the patch set from this container's image, or set allow_version_change: true",
-		}
-	}
-	return nil
+	return strings.Join(parts, "; ")
 }
 
 // unmet refuses a set that dpkg would install without a word, after which apt no longer works in the container.

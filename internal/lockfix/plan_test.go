@@ -42,6 +42,25 @@ func planSet(packages ...deb.Package) Set {
 	return set
 }
 
+// judge is what observing makes of the packages, of which no checksums are known.
+func judge(s Seen, set Set) Seen {
+	known := baseline.Known{ID: s.ID, Index: s.Kept, Set: set.installed(s)}
+	s.Judged = map[string]baseline.Judgement{}
+	for _, p := range s.Packages {
+		if present(p) {
+			s.Judged[p.Name] = known.Judge(p, "")
+		}
+	}
+	return s
+}
+
+// rebuilt is a package of ours with the fields that the recipe writes.
+func rebuilt(name, from, suffix string) deb.Package {
+	return with(installed(name, from+suffix), func(p *deb.Package) {
+		p.Graft = deb.Graft{Variant: "fallback", Suffix: suffix, BuiltFrom: from, Stock: from}
+	})
+}
+
 // tell puts a plan into a line.
 func tell(p ContainerPlan) string {
 	if p.Failure != nil {
@@ -208,10 +227,10 @@ func TestPlan(t *testing.T) {
 		},
 		{
 			name: "absent refuses packages of another source version", change: absent, seen: func() Seen {
-				s := bookworm("cinder_api", installed("qemu-utils", "1:7.2-8+nfslock1"))
+				s := bookworm("cinder_api", rebuilt("qemu-utils", "1:7.2-8", "+nfslock1"))
 				s.Kept = kept("0", keptUtils)
 				return s
-			}(), want: "failed: cannot restore cinder_api: qemu-utils 1:7.2-8+nfslock1 is installed there, and what this host keeps was built from another version, 1:7.2-7",
+			}(), want: "failed: cannot restore cinder_api, where packages have no way back: qemu-utils 1:7.2-8+nfslock1: what this host keeps was built from another version, 1:7.2-7",
 		},
 		{
 			name: "another suffix is known by the baseline", set: set, seen: func() Seen {
@@ -240,8 +259,51 @@ func TestPlan(t *testing.T) {
 		},
 		{name: "absent where nothing was patched", change: absent, seen: bookworm("cinder_api", utils), want: "unchanged"},
 		{
-			name: "absent without the packages from before", change: absent, seen: bookworm("cinder_api", newUtils),
-			want: "failed: cannot restore cinder_api: the packages from before are not kept on this host",
+			name: "absent without the packages from before", change: absent, seen: bookworm("cinder_api", rebuilt("qemu-utils", stock, "+acme1")),
+			want: "failed: cannot restore cinder_api, where packages have no way back: qemu-utils 1:7.2-7+acme1: the package from before is not kept on this host",
+		},
+		{
+			name: "absent restores nothing by halves", change: absent, seen: func() Seen {
+				s := bookworm("cinder_api", rebuilt("qemu-utils", stock, "+acme1"), rebuilt("qemu-block-extra", stock, "+acme1"), rebuilt("qemu-x", stock, "+acme1"))
+				s.Kept = kept("1", keptUtils)
+				return s
+			}(),
+			want: "failed: cannot restore cinder_api, where packages have no way back: qemu-block-extra 1:7.2-7+acme1: the package from before is not kept on this host; " +
+				"qemu-x 1:7.2-7+acme1: the package from before is not kept on this host",
+		},
+		{
+			name: "absent never calls unchanged what is doubtful", change: absent, seen: bookworm("cinder_api", newUtils),
+			want: "failed: cannot restore cinder_api, where packages have no way back: qemu-utils 1:7.2-7+nfslock1: its version looks like that of a patched one, and nothing else says so",
+		},
+		{
+			name: "absent forgets a record that keeps nothing", change: absent, seen: func() Seen {
+				s := bookworm("cinder_api", utils)
+				s.Kept = kept("1")
+				return s
+			}(), want: "unchanged; forget",
+		},
+		{
+			name: "what is doubtful and not kept is not replaced", set: planSet(installed("qemu-utils", stock+"+site2")), seen: bookworm("cinder_api", newUtils),
+			want: "failed: cannot replace packages in cinder_api that nobody could bring back: qemu-utils 1:7.2-7+nfslock1: its version looks like that of a patched one, and nothing else says so",
+		},
+		{
+			name: "ours, of another suffix, is replaced and not kept", set: set, seen: bookworm("cinder_api", rebuilt("qemu-utils", stock, "+site1")),
+			want: "patched; install qemu-utils; hold qemu-utils",
+		},
+		{
+			name: "what is doubtful and kept needs a word of the user's", set: set, seen: func() Seen {
+				s := bookworm("cinder_api", installed("qemu-utils", stock+"+ours2"))
+				s.Kept = kept("1", keptUtils)
+				return s
+			}(),
+			want: "failed: cannot replace qemu-utils 1:7.2-7+ours2 in cinder_api: the patch set's was built from 1:7.2-7, and whose this one is cannot be told: it is neither 1:7.2-7, which this host keeps, nor one that it put there",
+		},
+		{
+			name: "and with that it is replaced, and what is kept stays", change: func(o *Options) { o.AllowVersionChange = true }, set: set, seen: func() Seen {
+				s := bookworm("cinder_api", installed("qemu-utils", stock+"+ours2"))
+				s.Kept = kept("1", keptUtils)
+				return s
+			}(), want: "patched; install qemu-utils; hold qemu-utils",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -249,7 +311,7 @@ func TestPlan(t *testing.T) {
 			if test.change != nil {
 				test.change(&o)
 			}
-			if got := tell(MakePlan(o, test.set, []Seen{test.seen})[0]); got != test.want {
+			if got := tell(MakePlan(o, test.set, []Seen{judge(test.seen, test.set)})[0]); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
 		})
@@ -324,7 +386,7 @@ func TestPlanAfterADeadRun(t *testing.T) {
 			if test.change != nil {
 				test.change(&o)
 			}
-			p := MakePlan(o, set, []Seen{test.seen})[0]
+			p := MakePlan(o, set, []Seen{judge(test.seen, set)})[0]
 			got := tell(p)
 			if p.Failure != nil {
 				for _, s := range p.Steps {
@@ -370,7 +432,11 @@ func TestRoom(t *testing.T) {
 		{"not measured", []Seen{bookworm("cinder_api", installed("qemu-utils", stock))}, Room{}, []string{""}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			plans := MakePlan(options(), set, test.seen)
+			var all []Seen
+			for _, s := range test.seen {
+				all = append(all, judge(s, set))
+			}
+			plans := MakePlan(options(), set, all)
 			hostLacksRoom(set, test.host, plans)
 			for i, p := range plans {
 				got := ""

@@ -92,12 +92,6 @@ func TestRandomRunsEndInAWholeHost(t *testing.T) {
 	if text := os.Getenv("NFSLOCK_RANDOM_SEQUENCES"); text != "" {
 		sequences, _ = strconv.Atoi(text)
 	}
-	block := func(version string) testDeb {
-		return testDeb{name: "qemu-block-extra", version: version, files: map[string]string{"usr/lib/block.so": version}}
-	}
-	set1, f1 := folder(t, tools(patched), block(patched))
-	set2, f2 := folder(t, block(stock+"+nfslock2"), tools(stock+"+nfslock2"))
-	set2.Suffix, set2.Packages[0].BuiltFrom, set2.Packages[1].BuiltFrom = "+nfslock2", stock, stock
 	first := rand.Uint64()
 	if text := os.Getenv("NFSLOCK_RANDOM_SEED"); text != "" {
 		first, _ = strconv.ParseUint(text, 10, 64)
@@ -106,9 +100,12 @@ func TestRandomRunsEndInAWholeHost(t *testing.T) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			w := newWorld(t)
+			k := allKinds[r.IntN(len(allKinds))]
+			set1, f1 := setOf(t, k, []string{"+nfslock1", "+site1"}[r.IntN(2)], tools(stock), blockExtra(stock))
+			set2, f2 := setOf(t, allKinds[r.IntN(len(allKinds))], "+ours2", blockExtra(stock), tools(stock))
 			names := []string{"nova_libvirt", "cinder_api", "cinder_volume"}
 			for _, name := range names {
-				w.add(name, tools(stock), block(stock))
+				w.add(name, tools(stock), blockExtra(stock))
 			}
 			w.must(os.WriteFile(filepath.Join(w.boxes["cinder_api"].root, preload.List), []byte("/usr/lib/other.so\n"), 0o644))
 			w.must(w.boxes["cinder_volume"].hold("qemu-utils"))
@@ -151,7 +148,7 @@ func TestRandomRunsEndInAWholeHost(t *testing.T) {
 					told = append(told, "recreate "+name)
 					w.must(os.RemoveAll(w.boxes[name].root))
 					id := "r" + strconv.Itoa(len(told))
-					w.add(name, tools(stock), block(stock)).ID = id
+					w.add(name, tools(stock), blockExtra(stock)).ID = id
 					if name == "cinder_api" {
 						w.must(os.WriteFile(filepath.Join(w.boxes[name].root, preload.List), []byte("/usr/lib/other.so\n"), 0o644))
 					}
@@ -180,7 +177,7 @@ func TestRandomRunsEndInAWholeHost(t *testing.T) {
 					t.Fatalf("present: %v", err)
 				}
 				for _, name := range names {
-					if !strings.HasSuffix(w.program(name), "\x00"+patched) {
+					if want := stock + " rebuilt, " + set1.Suffix; !strings.HasSuffix(w.program(name), "\x00"+want) {
 						t.Errorf("%s has %s", name, w.program(name))
 					}
 				}

@@ -2,21 +2,26 @@ package lockfix
 
 import (
 	"fmt"
-	"strings"
+	"maps"
+	"slices"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 )
 
-// restore plans the way back to the packages from before.
+// restore plans the way back to the packages from before. While there is one without a way back nothing is restored by halves, and what is kept stays.
 func (p *ContainerPlan) restore() {
 	s := p.Seen
 	if s.KeptDamage != "" {
-		p.Failure = &Failure{Step: "plan", Message: fmt.Sprintf("cannot restore %s: %s", s.Name, s.KeptDamage), Hint: s.stockByHand()}
+		p.Failure = &Failure{Step: "plan", Message: fmt.Sprintf("cannot restore %s: %s", s.Name, s.KeptDamage), Hint: s.waysOut()}
+		return
+	}
+	if _, stuck := baseline.Ways(s.judged()); len(stuck) > 0 {
+		p.stick(stuck)
 		return
 	}
 	if s.Kept == nil {
-		p.withoutBaseline()
-		return
+		return // nothing was ever patched
 	}
 	var install, hold, unhold []string
 	var replace []deb.Package
@@ -26,14 +31,8 @@ func (p *ContainerPlan) restore() {
 			p.Notes = append(p.Notes, fmt.Sprintf("%s: %s is no longer installed, it is not brought back", s.Name, k.Name))
 			continue
 		}
-		ours := s.patched(have.Version, "")
-		if from := s.sourceVersion(have, ""); ours && from != k.Control.SourceVersion {
-			p.Failure = &Failure{
-				Step: "plan", Message: fmt.Sprintf("cannot restore %s: %s %s is installed there, and what this host keeps was built from another version, %s", s.Name, k.Name, have.Version, k.Control.SourceVersion),
-				Hint: s.stockByHand(),
-			}
-			return
-		}
+		judged := s.Judged[k.Name]
+		ours := judged.Whose == baseline.Ours
 		change := Change{Name: k.Name, Before: describe(have), After: describe(have), Wanted: k.Version}
 		reason := s.differs(have, k.Version)
 		if !ours && whole(have) && have.Version != k.Version {
@@ -43,7 +42,7 @@ func (p *ContainerPlan) restore() {
 		if reason != "" && k.Refused != "" {
 			p.Failure = &Failure{
 				Step: "plan", Message: fmt.Sprintf("cannot restore %s: %s", s.Name, k.Refused),
-				Hint: "take that line out of the files below /etc/dpkg in the container until the packages are back, or " + s.stockByHand(),
+				Hint: "take that line out of the files below /etc/dpkg in the container until the packages are back, or " + baseline.WaysOut([]baseline.Judgement{judged}),
 			}
 			return
 		}
@@ -82,33 +81,38 @@ func (p *ContainerPlan) restore() {
 	p.Steps = append(p.Steps, Step{Verb: Forget})
 }
 
-// withoutBaseline is right where nothing was ever patched, and an error where something is.
-func (p *ContainerPlan) withoutBaseline() {
-	s := p.Seen
-	for _, have := range s.Packages {
-		if present(have) && s.patched(have.Version, "") {
-			p.Changes = append(p.Changes, Change{Name: have.Name, Before: describe(have), After: describe(have)})
-		}
+// stick fails the plan for packages without a way back, whatever this host keeps.
+func (p *ContainerPlan) stick(stuck []baseline.Judgement) {
+	for _, j := range stuck {
+		p.Changes = append(p.Changes, Change{Name: j.Package.Name, Before: describe(j.Package), After: describe(j.Package)})
 	}
-	if len(p.Changes) > 0 {
-		p.Failure = &Failure{
-			Step: "plan", Message: fmt.Sprintf("cannot restore %s: the packages from before are not kept on this host", s.Name),
-			Hint: s.stockByHand(),
-		}
+	p.Failure = &Failure{
+		Step: "plan", Hint: baseline.WaysOut(stuck),
+		Message: fmt.Sprintf("cannot restore %s, where packages have no way back: %s", p.Seen.Name, reasons(stuck, func(j baseline.Judgement) string {
+			_, why := j.Back()
+			return why
+		})),
 	}
 }
 
-// stockByHand is what to do where this host cannot bring the distribution's packages back.
-func (s Seen) stockByHand() string {
-	var apt []string
-	for _, have := range s.Packages {
-		if present(have) && s.patched(have.Version, "") {
-			apt = append(apt, have.Name+"="+s.sourceVersion(have, ""))
+// judged are all judgements, sorted by name.
+func (s Seen) judged() (all []baseline.Judgement) {
+	for _, name := range slices.Sorted(maps.Keys(s.Judged)) {
+		all = append(all, s.Judged[name])
+	}
+	return all
+}
+
+// waysOut is what to do where what this host keeps cannot be used.
+func (s Seen) waysOut() string {
+	var patched []baseline.Judgement
+	for _, j := range s.judged() {
+		if j.Whose != baseline.Stock {
+			patched = append(patched, j)
 		}
 	}
-	if len(apt) == 0 {
-		return "nothing in the container is patched: remove /var/lib/nfslock/baseline/" + s.Name
+	if len(patched) == 0 {
+		return "nothing in the container is known to be patched: see there with apt-cache policy that its QEMU is the distribution's, and remove /var/lib/nfslock/baseline/" + s.Name
 	}
-	return "recreate the container from its image, or run as root inside it: apt-get update && apt-get install --allow-downgrades --allow-change-held-packages " +
-		strings.Join(apt, " ") + " (with +b1, +b2 … behind the version where apt-cache policy shows it)"
+	return baseline.WaysOut(patched)
 }

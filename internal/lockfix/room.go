@@ -81,7 +81,7 @@ func (p *ContainerPlan) needs(set Set) (bytes uint64) {
 func (p *ContainerPlan) keeps() (bytes uint64) {
 	install, _ := p.step(Install)
 	for _, name := range install.Packages {
-		if have, ok := p.Seen.find(name); ok && !p.Seen.keeps(have) {
+		if have, ok := p.Seen.find(name); ok && !p.Seen.Kept.Keeps(p.Seen.ID, have) {
 			bytes += have.InstalledSize
 		}
 	}

@@ -137,7 +137,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 			return result, fmt.Errorf("cannot go on without %d files of the patch set that this host does not have yet: nothing was changed", len(missing))
 		}
 	}
-	j.inspectFiles(ctx, o, set, targets)
+	j.judge(ctx, o, set, targets)
 	return j.carryOut(ctx, o, call, set, f, targets, dead, result)
 }
 

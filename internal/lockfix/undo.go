@@ -60,9 +60,9 @@ func (j *job) keepUndo(ctx context.Context, w *work) (u *undoSet, warnings []str
 		have, _ := w.plan.Seen.find(name)
 		before, known := w.seen.foundDead(name)
 		if known && whole(have) && have.Version == before.Version {
-			known = fresh.keeps(have) // else that run died before it kept it, and so before it replaced it
+			known = fresh.Kept.Keeps(fresh.ID, have) // else that run died before it kept it, and so before it replaced it
 		}
-		if !known && whole(have) && !w.seen.keeps(have) {
+		if !known && whole(have) && !w.seen.Kept.Keeps(w.seen.ID, have) {
 			names = append(names, name)
 		}
 	}
@@ -70,7 +70,11 @@ func (j *job) keepUndo(ctx context.Context, w *work) (u *undoSet, warnings []str
 		if err := j.journal.step(w.Name, Keep, w.StartedAt); err != nil {
 			return nil, warnings, err
 		}
-		if _, err := baseline.Save(ctx, dir, fresh.record(fresh.Kept, ""), w.root, names); err != nil {
+		x := baseline.Index{ID: fresh.ID, Image: fresh.Image, Made: time.Now().UTC()}
+		if fresh.Kept != nil && fresh.Kept.ID == fresh.ID {
+			x.Packages = fresh.Kept.Packages
+		}
+		if _, err := baseline.Save(ctx, dir, x, w.root, names); err != nil {
 			return nil, warnings, err
 		}
 	}
