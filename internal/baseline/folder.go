@@ -47,6 +47,48 @@ func Open(dir string) (*Index, *os.Root, error) {
 	return x, root, nil
 }
 
+// All reads the indexes of a folder that has one folder for each container, by their names. Damage in one is an error beside the others.
+func All(dir string) (map[string]*Index, error) {
+	root, err := os.OpenRoot(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read what was patched: %w", err)
+	}
+	defer root.Close()
+	folder, err := root.Open(".")
+	if err != nil {
+		return nil, fmt.Errorf("cannot read what was patched: %w", err)
+	}
+	defer folder.Close()
+	names, err := folder.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read what was patched: %w", err)
+	}
+	all := map[string]*Index{}
+	var errs []error
+	for _, name := range names {
+		x, err := readOne(root, name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("cannot tell what was patched in %s: %w", name, err))
+		}
+		if x != nil { // else it is half made
+			all[name] = x
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+func readOne(root *os.Root, name string) (*Index, error) {
+	folder, err := root.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	defer folder.Close()
+	return readIndex(folder)
+}
+
 // ReadContents fills in what the kept files say of themselves. It reads each of them whole, so it is for those who are
 // going to install them. The error is that of the first one that cannot be used.
 func (x *Index) ReadContents(root *os.Root) (damage error) {

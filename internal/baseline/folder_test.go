@@ -3,6 +3,7 @@ package baseline
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -97,5 +98,23 @@ func TestWhatNoIndexNamesIsSwept(t *testing.T) {
 	entries, err := os.ReadDir(folder.Name())
 	if err != nil || len(entries) != 2 || entries[0].Name() != "a.deb" {
 		t.Errorf("%v, %v", entries, err)
+	}
+}
+
+func TestTheRecordsOfAllContainersAreRead(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"nova_compute/index.json": `{"schema":1,"id":"aa","image":"x","suffix":"+nfslock1","made":"2026-01-01T00:00:00Z","packages":[{"name":"qemu-utils","version":"1","held":false,"file":"f","size":1,"sha256":"s"}]}`,
+		"cinder_volume/x.deb":     "",
+		"cinder_api/index.json":   `{"schema":2}`,
+	}).Name()
+	all, err := All(dir)
+	if err == nil || !strings.Contains(err.Error(), "in cinder_api: ") || !strings.Contains(err.Error(), "it has schema 2") {
+		t.Errorf("%v", err)
+	}
+	if len(all) != 1 || all["nova_compute"].ID != "aa" || all["nova_compute"].Packages[0].Version != "1" {
+		t.Errorf("%+v", all)
+	}
+	if all, err := All(filepath.Join(dir, "none")); all != nil || err != nil {
+		t.Errorf("nothing kept: %v, %v", all, err)
 	}
 }

@@ -1,6 +1,7 @@
 package baseline
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -63,6 +64,18 @@ func (x *Index) Note(installed ...Installed) {
 		}
 	}
 	x.Installed = list
+}
+
+// Names are the packages of which this host keeps something or put something there, sorted.
+func (x Index) Names() []string {
+	names := map[string]bool{}
+	for _, k := range x.Packages {
+		names[k.Name] = true
+	}
+	for _, i := range x.Installed {
+		names[i.Name] = true
+	}
+	return slices.Sorted(maps.Keys(names))
 }
 
 // Put is the version that this host last put in a kept package's place. One of an earlier release is its source's version with the set's suffix.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
@@ -127,6 +128,11 @@ func (r *Result) well() bool {
 
 func (r *Result) findPatched(add adder) {
 	for _, p := range r.Packages {
+		for _, have := range p.Installed {
+			if have.whose == baseline.Doubtful {
+				add(DoubtfulPackage, "whose %s %s in %s is cannot be told: %s", have.Name, have.Version, p.Container, have.doubt)
+			}
+		}
 		put := p.QEMU == ByLibrary && p.Library.State != preloaded.Bound // kolla itself puts a bound one into each container alike
 		if p.QEMU != Patched && p.QEMU != Mixed && !put {
 			continue

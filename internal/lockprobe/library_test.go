@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
@@ -63,7 +64,7 @@ func TestTheLibraryCounts(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			v := view{name: "nova_libvirt", root: container(t, dpkg+test.status, test.files), row: Packages{Container: "nova_libvirt"}}
-			errLibrary, errPackages := v.readLibrary(), v.readPackages(baseline{}, nil)
+			errLibrary, errPackages := v.readLibrary(), v.readPackages(nil, nil)
 			if got := fmt.Sprint(errLibrary, errPackages); test.err == "" && (errLibrary != nil || errPackages != nil) || !strings.Contains(got, test.err) {
 				t.Errorf("error %s", got)
 			}
@@ -79,7 +80,7 @@ func TestLibvirtOfAnRPMImageIsJudged(t *testing.T) {
 	v := view{name: "nova_libvirt", row: Packages{Container: "nova_libvirt"}, root: container(t, "", map[string]string{
 		"etc/os-release": "ID=rocky\nVERSION_ID=9\n", "usr/libexec/qemu-kvm": "ELF", "usr/sbin/virtqemud": "ELF",
 	})}
-	if err := v.readPackages(baseline{}, nil); err == nil || v.libvirt == nil || !v.libvirt.OwnLocks || v.architecture == "" {
+	if err := v.readPackages(nil, nil); err == nil || v.libvirt == nil || !v.libvirt.OwnLocks || v.architecture == "" {
 		t.Errorf("%v, %+v", err, v.libvirt)
 	}
 }
@@ -230,7 +231,7 @@ func TestTheLibraryThatIsLostIsDrift(t *testing.T) {
 			t.Errorf("%s: %v, %+v", test.name, ok, d)
 		}
 	}
-	kept := baseline{ID: "aa", Suffix: "+nfslock1"}
+	kept := &baseline.Index{ID: "aa", Suffix: "+nfslock1"}
 	now := row("bb", preloaded.Installed, ByLibrary)
 	if d, ok := drift("nova_libvirt", kept, &now); ok {
 		t.Errorf("packages that nobody misses: %+v", d)

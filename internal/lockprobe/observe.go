@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/carriers"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
@@ -49,7 +50,7 @@ type seen struct {
 	guests       []host.Guest
 	guestsError  error
 	volumes      []volume
-	kept         map[string]baseline
+	kept         map[string]*baseline.Index
 	keptError    error
 	put          preloaded.Record // which containers got the library
 	putError     error
@@ -103,7 +104,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 		return err
 	})
 	group.Go(func() error {
-		s.kept, s.keptError = readBaselines(m.dir)
+		s.kept, s.keptError = baseline.All(filepath.Join(m.dir, "baseline"))
 		s.put, s.putError = preloaded.ReadRecord(m.dir)
 		s.config = readConfig(o.ConfigDir)
 		s.config.fixed = readFstab(m.fstab)
@@ -179,7 +180,7 @@ func (m *machine) lookAtHost(v *view) (err error) {
 }
 
 // look fills in what one container is and sees.
-func (m *machine) look(ctx context.Context, v *view, kept baseline, guests []host.Guest) (err error) {
+func (m *machine) look(ctx context.Context, v *view, record *baseline.Index, guests []host.Guest) (err error) {
 	if v.Container, err = m.engine.Inspect(ctx, v.name); err != nil {
 		return err
 	}
@@ -210,7 +211,7 @@ func (m *machine) look(ctx context.Context, v *view, kept baseline, guests []hos
 	if v.folder, err = v.root.Open("."); err != nil {
 		return fmt.Errorf("cannot open the files of %s: %w", v.name, err)
 	}
-	return errors.Join(v.readLibrary(), v.readPackages(kept, guests))
+	return errors.Join(v.readLibrary(), v.readPackages(record, guests))
 }
 
 // readStatus takes the user and whether system calls are filtered from /proc/PID/status: proc(5).

@@ -2,17 +2,15 @@ package lockprobe
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/carriers"
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
@@ -37,79 +35,14 @@ func machineOf(architecture string) string {
 	return architecture // i386, s390x, riscv64
 }
 
-// usualSuffix is what patch sets are called unless their builder chose another suffix, which a baseline then tells.
-var usualSuffix = regexp.MustCompile(`\+nfslock[0-9]+$`)
+// variants are the edits that there are.
+var variants = []string{"fallback", "disable_ofd"}
 
 // marker is the warning of the variant fallback; every program that has the edit holds it.
 const marker = "image locks are refused"
 
-// baseline is what a run of nfs_lock_fix wrote down of a container that it patched, as far as it matters here.
-type baseline struct {
-	Schema   int    `json:"schema"`
-	ID       string `json:"id"`
-	Suffix   string `json:"suffix"`
-	Packages []struct {
-		Name    string `json:"name"`
-		Version string `json:"version"`
-	} `json:"packages"`
-}
-
-// indexLimit is far above any real index (about 2,000 bytes).
-const indexLimit = 1 << 20
-
-// readBaselines reads what this host keeps of its containers, by their names. Damage in one is an error beside the others.
-func readBaselines(dir string) (map[string]baseline, error) {
-	root, err := os.OpenRoot(filepath.Join(dir, "baseline"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read what was patched: %w", err)
-	}
-	defer root.Close()
-	folder, err := root.Open(".")
-	if err != nil {
-		return nil, fmt.Errorf("cannot read what was patched: %w", err)
-	}
-	defer folder.Close()
-	names, err := folder.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read what was patched: %w", err)
-	}
-	all := map[string]baseline{}
-	var errs []error
-	for _, name := range names {
-		file, _, err := foreign.Open(root, filepath.Join(name, "index.json"))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // half made
-		}
-		var b baseline
-		if err == nil {
-			b, err = parseBaseline(file)
-			file.Close()
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("cannot read what was patched in %s: %w", name, err))
-			continue
-		}
-		all[name] = b
-	}
-	return all, errors.Join(errs...)
-}
-
-func parseBaseline(r io.Reader) (b baseline, err error) {
-	data, err := io.ReadAll(io.LimitReader(r, indexLimit))
-	if err == nil {
-		err = json.Unmarshal(data, &b)
-	}
-	if err == nil && b.Schema != 1 {
-		err = fmt.Errorf("it has schema %d, this program knows 1", b.Schema)
-	}
-	return b, err
-}
-
-// readPackages fills in what QEMU a container has. guests are all that run on the host.
-func (v *view) readPackages(kept baseline, guests []host.Guest) error {
+// readPackages fills in what QEMU a container has. record is what this host wrote down of it, nil if nothing; guests are all that run on the host.
+func (v *view) readPackages(record *baseline.Index, guests []host.Guest) error {
 	p := &v.row
 	d, err := kolla.ReadDistribution(v.root)
 	if err != nil {
@@ -131,18 +64,24 @@ func (v *view) readPackages(kept baseline, guests []host.Guest) error {
 	if err != nil {
 		return err
 	}
+	known := baseline.Known{ID: v.ID, Index: record}
 	var found []locker
 	for _, have := range db.Packages() {
 		if have.Source != "qemu" || have.Status.State == "not-installed" || have.Status.State == "config-files" {
 			continue
 		}
-		row := QEMUPacket{Name: have.Name, Version: have.Version, Held: have.Status.Want == "hold"}
-		row.Patched = usualSuffix.MatchString(have.Version) || kept.Suffix != "" && strings.HasSuffix(have.Version, kept.Suffix)
-		p.Installed = append(p.Installed, row)
+		judged := known.JudgeIn(db, have)
+		p.Installed = append(p.Installed, QEMUPacket{
+			Name: have.Name, Version: have.Version, Held: have.Status.Want == "hold", Patched: judged.Whose == baseline.Ours, whose: judged.Whose, doubt: judged.Why,
+		})
 		if !slices.Contains(carriers.Packages, have.Name) {
 			continue
 		}
+		row := &p.Installed[len(p.Installed)-1]
 		l := locker{name: have.Name, patched: row.Patched}
+		if row.Patched && slices.Contains(variants, judged.Graft.Variant) {
+			l.variant = judged.Graft.Variant
+		}
 		if word, ok := strings.CutPrefix(have.Name, "qemu-system-"); ok {
 			l.emulates = word
 		}
@@ -150,10 +89,17 @@ func (v *view) readPackages(kept baseline, guests []host.Guest) error {
 			return err
 		}
 		l.further = l.program != tool && l.program != emulators+machineOf(v.architecture)
-		if l.program != "" && (l.patched || l.program == tool) {
+		if l.program != "" && l.variant == "" && (row.whose != baseline.Stock || l.program == tool) {
 			if l.edited, err = contains(v.root, l.program, marker); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("cannot read /%s: %w", l.program, err)
 			}
+		}
+		if row.whose == baseline.Doubtful { // that it has the edit is a fact
+			l.patched = l.edited
+			row.Patched = l.edited
+		}
+		if l.patched && l.edited {
+			l.variant = variants[0]
 		}
 		found = append(found, l)
 	}
@@ -209,8 +155,9 @@ type locker struct {
 	name     string
 	emulates string // the package's word for its architectures; empty of the tools
 	program  string // of those that the container's work uses; empty if it uses none
-	patched  bool   // by its version
-	edited   bool   // its program has the edit of the variant fallback
+	patched  bool   // it is ours
+	variant  string // by what dpkg or this host knows of it, else by its program; empty if neither tells
+	edited   bool   // its program was read and has the edit of the variant fallback
 	further  bool   // the program is used because a domain of another architecture is defined or runs
 }
 
@@ -232,7 +179,8 @@ func (c counted) tell(p *Packages) {
 func whatCounts(found []locker) counted {
 	c := counted{unpatched: []string{}, further: []string{}, others: []string{}}
 	none := !slices.ContainsFunc(found, func(l locker) bool { return l.program != "" })
-	patched, marked := 0, false
+	patched := 0
+	var known []string
 	for _, l := range found {
 		if l.program == "" && !none {
 			if !l.patched {
@@ -240,7 +188,11 @@ func whatCounts(found []locker) counted {
 			}
 			continue
 		}
-		marked = marked || l.edited
+		if l.variant != "" {
+			known = append(known, l.variant)
+		} else if l.edited {
+			known = append(known, variants[0])
+		}
 		if l.patched || l.edited {
 			patched++
 		}
@@ -253,10 +205,12 @@ func whatCounts(found []locker) counted {
 	}
 	c.qemu = summary(patched, len(c.unpatched))
 	switch {
-	case marked:
-		c.variant = "fallback"
+	case slices.Contains(known, variants[1]): // it has no locks of its own, whatever the others do
+		c.variant = variants[1]
+	case len(known) > 0:
+		c.variant = variants[0]
 	case patched > 0:
-		c.variant = "disable_ofd"
+		c.variant = variants[1]
 	}
 	slices.Sort(c.others)
 	return c
@@ -307,9 +261,10 @@ func containsText(r io.Reader, text string) (bool, error) {
 // runAgain is the way out of drift.
 const runAgain = "run nfslock.kolla.fix again, if it is still needed"
 
-// drift compares a container with what the last run of nfs_lock_fix made of it: by the packages that it replaced, whatever else is installed.
-func drift(name string, kept baseline, now *Packages) (Drift, bool) {
-	d := Drift{Container: name, What: "packages", Was: kept.ID, Message: runAgain}
+// drift compares a container with what the last run of nfs_lock_fix made of it: by the packages that it replaced, whatever else is installed. Only one that
+// is the distribution's by now is lost.
+func drift(name string, record *baseline.Index, now *Packages) (Drift, bool) {
+	d := Drift{Container: name, What: "packages", Was: record.ID, Message: runAgain}
 	switch {
 	case now == nil:
 		d.Kind, d.Counts, d.Message = Gone, true, "there is no such container now; the packages from before are kept until nfs_lock_fix has state absent"
@@ -318,30 +273,31 @@ func drift(name string, kept baseline, now *Packages) (Drift, bool) {
 		return d, false
 	}
 	found := false
-	for _, k := range kept.Packages {
+	for _, replaced := range record.Names() {
 		for _, have := range now.Installed {
 			counts := slices.Contains(now.Unpatched, have.Name)
-			if have.Name != k.Name || have.Patched || found && (d.Counts || !counts) {
+			if have.Name != replaced || have.whose != baseline.Stock || found && (d.Counts || !counts) {
 				continue
 			}
 			found, d.Counts = true, counts
-			d.tell(name, kept, now, k.Name, k.Version, have.Version)
+			d.tell(name, record, now, have)
 		}
 	}
 	return d, found
 }
 
 // tell says how a package is stock again.
-func (d *Drift) tell(name string, kept baseline, now *Packages, lost, was, is string) {
-	if now.ID != kept.ID {
+func (d *Drift) tell(name string, record *baseline.Index, now *Packages, lost QEMUPacket) {
+	if now.ID != record.ID {
 		d.Kind, d.Is = Recreated, now.ID
 		d.Message = fmt.Sprintf("%s was recreated and has lost the patch: %s", name, runAgain)
 		return
 	}
-	d.Kind, d.Was, d.Is = Lost, lost+" "+was+kept.Suffix, lost+" "+is
-	d.Message = fmt.Sprintf("%s has the stock %s again: %s", name, lost, runAgain)
-	if order, err := deb.CompareVersions(is, was+kept.Suffix); err == nil && order > 0 {
+	was := record.Put(lost.Name)
+	d.Kind, d.Was, d.Is = Lost, strings.TrimSpace(lost.Name+" "+was), lost.Name+" "+lost.Version
+	d.Message = fmt.Sprintf("%s has the stock %s again: %s", name, lost.Name, runAgain)
+	if order, err := deb.CompareVersions(lost.Version, was); err == nil && order > 0 {
 		d.Kind = Superseded
-		d.Message = fmt.Sprintf("a later %s of the distribution replaced the patched one in %s: build a patch set from it, and %s", lost, name, runAgain)
+		d.Message = fmt.Sprintf("a later %s of the distribution replaced the patched one in %s: build a patch set from it, and %s", lost.Name, name, runAgain)
 	}
 }

@@ -1,7 +1,6 @@
 package lockprobe
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +8,8 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
+	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 )
 
@@ -37,8 +38,21 @@ func container(t *testing.T, status string, files map[string]string) *os.Root {
 	return root
 }
 
+// stanza is of the distribution's packages, and of ours as earlier releases made them: the program tells their variant.
 func stanza(name, want, version string) string {
-	return "Package: " + name + "\nStatus: " + want + " ok installed\nArchitecture: amd64\nSource: qemu\nVersion: " + version + "\n\n"
+	source := "qemu"
+	if version == newVersion {
+		source += " (" + oldVersion + ")\nProvides: " + name + " (= " + oldVersion + "+b2)"
+	}
+	return bareStanza(name, want, version, "Source: "+source+"\n")
+}
+
+func bareStanza(name, want, version, fields string) string {
+	return "Package: " + name + "\nStatus: " + want + " ok installed\nArchitecture: amd64\nVersion: " + version + "\n" + fields + "\n"
+}
+
+func grafted(name, version, variant, suffix string) string {
+	return bareStanza(name, "install", version+suffix, "Source: qemu ("+version+")\nNfslock-Variant: "+variant+"\nNfslock-Suffix: "+suffix+"\nNfslock-Built-From: "+version+"\nNfslock-Stock: "+version+"+b2\n")
 }
 
 const (
@@ -83,41 +97,52 @@ func TestReadPackages(t *testing.T) {
 		}
 		return both
 	}
+	early := &baseline.Index{ID: "1", Suffix: "+our1", Packages: []baseline.Kept{{Name: "qemu-utils", Version: old + "+b2"}}}
+	made := &baseline.Index{ID: "1", Installed: []baseline.Installed{{Name: "qemu-utils", Version: old + "+site1", Graft: deb.Graft{Variant: "disable_ofd"}}}}
 	tests := []struct {
 		name      string
 		container string
 		status    string
 		files     map[string]string
 		guests    []host.Guest
-		suffix    string
+		record    *baseline.Index
 		qemu      QEMU
 		variant   string
 		rows      int
 		others    string
 	}{
-		{"stock", "nova_compute", stanza("qemu-utils", "install", old) + stanza("qemu-block-extra", "install", old), plainFile, nil, "", Stock, "", 2, "[]"},
-		{"fallback", "nova_compute", utils + stanza("qemu-block-extra", "hold", new), img, nil, "", Patched, "fallback", 2, "[]"},
-		{"classic edit", "nova_compute", utils, plainFile, nil, "", Patched, "disable_ofd", 1, "[]"},
-		{"another suffix", "nova_compute", stanza("qemu-utils", "hold", old+"~our1"), img, nil, "~our1", Patched, "fallback", 1, "[]"},
-		{"the guests' own is stock", "nova_libvirt", utils + emulator("x86", old), listed(img, all...), nil, "", Mixed, "fallback", 2, "[]"},
-		{"that of libguestfs is", "nova_compute", utils + emulator("x86", old), listed(img, all...), nil, "", Mixed, "fallback", 2, "[]"},
-		{"modules and data do not count", "nova_libvirt", utils + stanza("qemu-system-data", "install", old), img, nil, "", Patched, "fallback", 2, "[]"},
-		{"other architectures' do not", "nova_libvirt", utils + emulator("arm", old) + emulator("ppc", old) + emulator("x86", new), listed(edited, all...), nil, "", Patched, "fallback", 4, "[arm ppc]"},
-		{"nor do any where no guests are", "cinder_volume", utils + emulator("x86", old), listed(img, all...), nil, "", Patched, "fallback", 2, "[x86]"},
-		{"a further guest is defined", "nova_libvirt", utils + emulator("arm", old) + emulator("x86", new), with(listed(edited, all...), armDomain), nil, "", Mixed, "fallback", 3, "[]"},
-		{"and its emulator is patched", "nova_libvirt", utils + emulator("arm", new) + emulator("ppc", old) + emulator("x86", new), with(listed(edited, all...), armDomain), nil, "", Patched, "fallback", 4, "[ppc]"},
-		{"a further guest runs", "nova_libvirt", utils + emulator("arm", old) + emulator("x86", new), with(listed(edited, all...), map[string]string{"run/libvirt/qemu/arm.xml": ""}), []host.Guest{{Name: "arm", Program: "/usr/bin/qemu-system-arm"}}, "", Mixed, "fallback", 3, "[]"},
-		{"another container's guest runs", "nova_libvirt", utils + emulator("arm", old) + emulator("x86", new), listed(edited, all...), []host.Guest{{Name: "other", Program: "/usr/bin/qemu-system-arm"}}, "", Patched, "fallback", 3, "[arm]"},
-		{"the tools are stock, others patched", "nova_libvirt", stanza("qemu-utils", "install", old) + emulator("arm", new), listed(plainFile, all...), nil, "", Stock, "", 2, "[]"},
-		{"only emulators that nobody is known to use", "zun_compute", emulator("ppc", old), listed(nil, all...), nil, "", Stock, "", 1, "[]"},
-		{"a program copied by hand", "nova_compute", stanza("qemu-utils", "install", old), img, nil, "", Mixed, "fallback", 1, "[]"},
-		{"no QEMU", "nova_compute", strings.ReplaceAll(stanza("nfs-common", "install", "1"), "Source: qemu\n", ""), nil, nil, "", NoQEMU, "", 0, "[]"},
-		{"removed", "nova_compute", "Package: qemu-utils\nStatus: deinstall ok config-files\nArchitecture: amd64\nSource: qemu\nVersion: 1\n\n", nil, nil, "", NoQEMU, "", 0, "[]"},
+		{"stock", "nova_compute", stanza("qemu-utils", "install", old) + stanza("qemu-block-extra", "install", old), plainFile, nil, nil, Stock, "", 2, "[]"},
+		{"fallback", "nova_compute", utils + stanza("qemu-block-extra", "hold", new), img, nil, nil, Patched, "fallback", 2, "[]"},
+		{"classic edit", "nova_compute", utils, plainFile, nil, nil, Patched, "disable_ofd", 1, "[]"},
+		{"a suffix that the record of an earlier release knows", "nova_compute", stanza("qemu-utils", "hold", old+"+our1"), img, nil, early, Patched, "fallback", 1, "[]"},
+		{"any suffix, and the fields", "nova_compute", grafted("qemu-utils", old, "fallback", "+acme1"), plainFile, nil, nil, Patched, "fallback", 1, "[]"},
+		{"the fields tell the variant", "nova_compute", grafted("qemu-utils", old, "disable_ofd", "+acme1"), img, nil, nil, Patched, "disable_ofd", 1, "[]"},
+		{"a variant that nobody knows", "nova_compute", grafted("qemu-utils", old, "<b>", "+acme1"), img, nil, nil, Patched, "fallback", 1, "[]"},
+		{"one without locks beside one with", "nova_libvirt", grafted("qemu-utils", old, "fallback", "+a") + grafted("qemu-system-x86", old, "disable_ofd", "+b"), listed(img, all...), nil, nil, Patched, "disable_ofd", 2, "[]"},
+		{"made by hand, and the record knows it", "nova_compute", bareStanza("qemu-utils", "install", old+"+site1", "Source: qemu\n"), plainFile, nil, made, Patched, "disable_ofd", 1, "[]"},
+		{"made by hand, and nothing knows it but its program", "nova_compute", bareStanza("qemu-utils", "install", new, "Source: qemu\n"), img, nil, nil, Patched, "fallback", 1, "[]"},
+		{"made by hand, and nothing knows it", "nova_compute", bareStanza("qemu-utils", "install", new, "Source: qemu\n"), plainFile, nil, nil, Stock, "", 1, "[]"},
+		{"somebody else's suffix", "nova_compute", bareStanza("qemu-utils", "install", old+"+nfslock7.1", "Source: qemu\n"), plainFile, nil, nil, Stock, "", 1, "[]"},
+		{"the guests' own is stock", "nova_libvirt", utils + emulator("x86", old), listed(img, all...), nil, nil, Mixed, "fallback", 2, "[]"},
+		{"that of libguestfs is", "nova_compute", utils + emulator("x86", old), listed(img, all...), nil, nil, Mixed, "fallback", 2, "[]"},
+		{"modules and data do not count", "nova_libvirt", utils + stanza("qemu-system-data", "install", old), img, nil, nil, Patched, "fallback", 2, "[]"},
+		{"other architectures' do not", "nova_libvirt", utils + emulator("arm", old) + emulator("ppc", old) + emulator("x86", new), listed(edited, all...), nil, nil, Patched, "fallback", 4, "[arm ppc]"},
+		{"nor do any where no guests are", "cinder_volume", utils + emulator("x86", old), listed(img, all...), nil, nil, Patched, "fallback", 2, "[x86]"},
+		{"a further guest is defined", "nova_libvirt", utils + emulator("arm", old) + emulator("x86", new), with(listed(edited, all...), armDomain), nil, nil, Mixed, "fallback", 3, "[]"},
+		{"and its emulator is patched", "nova_libvirt", utils + emulator("arm", new) + emulator("ppc", old) + emulator("x86", new), with(listed(edited, all...), armDomain), nil, nil, Patched, "fallback", 4, "[ppc]"},
+		{"a further guest runs", "nova_libvirt", utils + emulator("arm", old) + emulator("x86", new), with(listed(edited, all...), map[string]string{"run/libvirt/qemu/arm.xml": ""}), []host.Guest{{Name: "arm", Program: "/usr/bin/qemu-system-arm"}}, nil, Mixed, "fallback", 3, "[]"},
+		{"another container's guest runs", "nova_libvirt", utils + emulator("arm", old) + emulator("x86", new), listed(edited, all...), []host.Guest{{Name: "other", Program: "/usr/bin/qemu-system-arm"}}, nil, Patched, "fallback", 3, "[arm]"},
+		{"the tools are stock, others patched", "nova_libvirt", stanza("qemu-utils", "install", old) + emulator("arm", new), listed(plainFile, all...), nil, nil, Stock, "", 2, "[]"},
+		{"only emulators that nobody is known to use", "zun_compute", emulator("ppc", old), listed(nil, all...), nil, nil, Stock, "", 1, "[]"},
+		{"a program copied by hand", "nova_compute", stanza("qemu-utils", "install", old), img, nil, nil, Mixed, "fallback", 1, "[]"},
+		{"no QEMU", "nova_compute", strings.ReplaceAll(stanza("nfs-common", "install", "1"), "Source: qemu\n", ""), nil, nil, nil, NoQEMU, "", 0, "[]"},
+		{"removed", "nova_compute", "Package: qemu-utils\nStatus: deinstall ok config-files\nArchitecture: amd64\nSource: qemu\nVersion: 1\n\n", nil, nil, nil, NoQEMU, "", 0, "[]"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			v := view{root: container(t, dpkg+test.status, test.files), row: Packages{Container: test.container}}
-			if err := v.readPackages(baseline{Suffix: test.suffix}, test.guests); err != nil {
+			v.ID = "1"
+			if err := v.readPackages(test.record, test.guests); err != nil {
 				t.Fatal(err)
 			}
 			p := v.row
@@ -152,15 +177,15 @@ func TestContainsText(t *testing.T) {
 }
 
 func TestDrift(t *testing.T) {
-	var kept baseline
-	if err := json.Unmarshal([]byte(`{"schema":1,"id":"aa","suffix":"+nfslock1","packages":[{"name":"qemu-utils","version":"`+oldVersion+`"}]}`), &kept); err != nil {
-		t.Fatal(err)
-	}
+	kept := &baseline.Index{ID: "aa", Suffix: "+nfslock1", Packages: []baseline.Kept{{Name: "qemu-utils", Version: oldVersion + "+b2"}}}
+	whose := map[bool]baseline.Whose{true: baseline.Ours, false: baseline.Stock}
 	row := func(id string, q QEMU, version string, patched bool) *Packages {
-		return &Packages{Container: "cinder_volume", ID: id, State: "running", QEMU: q, Installed: []QEMUPacket{{Name: "qemu-utils", Version: version, Patched: patched}}}
+		return &Packages{Container: "cinder_volume", ID: id, State: "running", QEMU: q, Installed: []QEMUPacket{{Name: "qemu-utils", Version: version, Patched: patched, whose: whose[patched]}}}
 	}
 	stopped := row("aa", Unknown, "", false)
 	stopped.State = "exited"
+	doubtful := row("aa", Stock, newVersion, false)
+	doubtful.Installed[0].whose = baseline.Doubtful
 	for _, test := range []struct {
 		name string
 		now  *Packages
@@ -172,6 +197,7 @@ func TestDrift(t *testing.T) {
 		{"recreated from a baked image", row("bb", Patched, newVersion, true), "", ""},
 		{"installed again by hand", row("aa", Stock, oldVersion, false), Lost, "qemu-utils " + oldVersion},
 		{"security update", row("aa", Stock, "1:7.2+dfsg-7+deb12u19", false), Superseded, "qemu-utils 1:7.2+dfsg-7+deb12u19"},
+		{"nobody knows whose it is", doubtful, "", ""},
 		{"stopped", stopped, "", ""},
 		{"removed", nil, Gone, ""},
 	} {
@@ -179,54 +205,54 @@ func TestDrift(t *testing.T) {
 		if ok != (test.want != "") || ok && (d.Kind != test.want || d.Is != test.is || d.Message == "") {
 			t.Errorf("%s: %v, %+v", test.name, ok, d)
 		}
+		// Never one that there never was, as that of the kept one's rebuild with the suffix.
+		if was := "qemu-utils " + newVersion; (d.Kind == Lost || d.Kind == Superseded) && d.Was != was {
+			t.Errorf("%s: it was %s", test.name, d.Was)
+		}
+	}
+}
+
+// Of two sets with suffixes of their own the last one is what was there; and a package of which nothing is kept is lost, too.
+func TestDriftNamesWhatWasPutThereLast(t *testing.T) {
+	record := &baseline.Index{ID: "aa", Suffix: "+site1"}
+	record.Note(baseline.Installed{Name: "qemu-utils", Version: oldVersion + "+site1"}, baseline.Installed{Name: "qemu-utils", Version: oldVersion + "+ours2"})
+	now := &Packages{ID: "aa", State: "running", QEMU: Stock, Installed: []QEMUPacket{{Name: "qemu-utils", Version: oldVersion + "+b2", whose: baseline.Stock}}, Unpatched: []string{"qemu-utils"}}
+	if d, ok := drift("c", record, now); !ok || d.Kind != Lost || d.Was != "qemu-utils "+oldVersion+"+ours2" || !d.Counts {
+		t.Errorf("%v, %+v", ok, d)
+	}
+}
+
+func TestADoubtfulPackageIsAFinding(t *testing.T) {
+	v := view{root: container(t, bareStanza("qemu-utils", "install", newVersion, "Source: qemu\n"), map[string]string{"usr/bin/qemu-img": "ELF"}), row: Packages{Container: "nova_compute"}}
+	if err := v.readPackages(nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	r := Result{Packages: []Packages{v.row}}
+	var got []string
+	r.findPatched(func(kind FindingKind, format string, args ...any) {
+		got = append(got, string(kind)+": "+fmt.Sprintf(format, args...))
+	})
+	want := "[doubtful_package: whose qemu-utils " + newVersion + " in nova_compute is cannot be told: its version looks like that of a patched one, and nothing else says so]"
+	if fmt.Sprint(got) != want {
+		t.Errorf("%q", got)
 	}
 }
 
 // Of two packages that are stock again, the one that the container's work uses is told; one that it does not use is told as such.
 func TestDriftTellsWhetherItCounts(t *testing.T) {
-	var kept baseline
-	if err := json.Unmarshal([]byte(`{"schema":1,"id":"aa","suffix":"+nfslock1","packages":[{"name":"qemu-system-arm","version":"1"},{"name":"qemu-utils","version":"1"}]}`), &kept); err != nil {
-		t.Fatal(err)
-	}
-	now := &Packages{ID: "aa", State: "running", QEMU: Patched, Installed: []QEMUPacket{{Name: "qemu-utils", Version: "1+nfslock1", Patched: true}, {Name: "qemu-system-arm", Version: "1"}}}
+	kept := &baseline.Index{ID: "aa", Suffix: "+nfslock1", Packages: []baseline.Kept{{Name: "qemu-system-arm", Version: "1"}, {Name: "qemu-utils", Version: "1"}}}
+	now := &Packages{ID: "aa", State: "running", QEMU: Patched, Installed: []QEMUPacket{{Name: "qemu-utils", Version: "1+nfslock1", Patched: true, whose: baseline.Ours}, {Name: "qemu-system-arm", Version: "1", whose: baseline.Stock}}}
 	if d, ok := drift("nova_libvirt", kept, now); !ok || d.Counts || d.Is != "qemu-system-arm 1" {
 		t.Errorf("%v, %+v", ok, d)
 	}
-	now.Installed[0].Patched, now.Installed[0].Version, now.Unpatched, now.QEMU = false, "1", []string{"qemu-utils"}, Stock
+	now.Installed[0] = QEMUPacket{Name: "qemu-utils", Version: "1", whose: baseline.Stock}
+	now.Unpatched, now.QEMU = []string{"qemu-utils"}, Stock
 	if d, ok := drift("nova_libvirt", kept, now); !ok || !d.Counts || d.Is != "qemu-utils 1" {
 		t.Errorf("%v, %+v", ok, d)
 	}
 	if d, ok := drift("nova_libvirt", kept, nil); !ok || !d.Counts {
 		t.Errorf("%v, %+v", ok, d)
 	}
-}
-
-func TestBaselinesAreRead(t *testing.T) {
-	dir := etc(t, map[string]string{
-		"baseline/nova_compute/index.json": `{"schema":1,"id":"aa","image":"x","suffix":"+nfslock1","made":"2026-01-01T00:00:00Z","packages":[{"name":"qemu-utils","version":"1","held":false,"file":"f","size":1,"sha256":"s"}]}`,
-		"baseline/cinder_volume/x.deb":     "",
-		"baseline/cinder_api/index.json":   `{"schema":2}`,
-	})
-	all, err := readBaselines(dir)
-	if err == nil || !strings.Contains(err.Error(), "in cinder_api: it has schema 2") {
-		t.Errorf("%v", err)
-	}
-	if len(all) != 1 || all["nova_compute"].ID != "aa" || all["nova_compute"].Packages[0].Version != "1" {
-		t.Errorf("%+v", all)
-	}
-	if all, err := readBaselines(t.TempDir()); all != nil || err != nil {
-		t.Errorf("nothing kept: %v, %v", all, err)
-	}
-}
-
-func FuzzParseBaseline(f *testing.F) {
-	f.Add([]byte(`{"schema":1,"id":"aa","suffix":"+nfslock1","packages":[{"name":"qemu-utils","version":"1"}]}`))
-	f.Fuzz(func(_ *testing.T, data []byte) {
-		b, err := parseBaseline(strings.NewReader(string(data)))
-		if err == nil {
-			drift("c", b, &Packages{State: "running", ID: "aa", QEMU: Stock, Installed: []QEMUPacket{{Name: "qemu-utils", Version: "1"}}})
-		}
-	})
 }
 
 // What a process in a container prints is bounded, and no outcome of its own invention passes.

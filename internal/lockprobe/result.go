@@ -2,6 +2,7 @@ package lockprobe
 
 import (
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
 	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 )
@@ -178,6 +179,9 @@ type QEMUPacket struct {
 	Version string `json:"version"`
 	Patched bool   `json:"patched"`
 	Held    bool   `json:"held"` // apt was told to keep it
+
+	whose baseline.Whose
+	doubt string // why that cannot be told
 }
 
 // unlocked tells whether QEMU goes on where locks are refused.
@@ -249,6 +253,7 @@ const (
 	LibraryDiffers  FindingKind = "library_differs"   // the library in a container is another build than this program's
 	LibraryBroken   FindingKind = "library_broken"    // /etc/ld.so.preload names it, and no program can load it
 	ClassicVariant  FindingKind = "disable_ofd"       // the classic edit: QEMU's own locking is off
+	DoubtfulPackage FindingKind = "doubtful_package"  // whose an installed package is cannot be told
 	NoLockManager   FindingKind = "no_lock_manager"   // the kernel's lock manager is not registered
 	UnseenMount     FindingKind = "unseen_mount"      // the kernel has an NFS filesystem open that nobody here sees
 	UnmountedStore  FindingKind = "unmounted_store"   // an NFS mount of /etc/fstab that Glance's images belong on is not there

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -299,7 +300,7 @@ func (r *Result) drift(s seen) {
 	if s.keptError != nil {
 		r.Warnings = append(r.Warnings, s.keptError.Error())
 	}
-	for _, name := range sorted(s.kept) {
+	for _, name := range slices.Sorted(maps.Keys(s.kept)) {
 		var now *Packages
 		for i := range r.Packages {
 			if r.Packages[i].Container == name {
@@ -333,15 +334,6 @@ func (s seen) exists(name string) bool {
 		}
 	}
 	return false
-}
-
-func sorted(kept map[string]baseline) []string {
-	var names []string
-	for name := range kept {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
 }
 
 // sumUp gives the host its verdict.

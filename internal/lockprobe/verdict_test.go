@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
@@ -125,14 +126,10 @@ func TestSharesThatCouldNotBeMounted(t *testing.T) {
 
 // The rows of containers that were not asked for say nothing of them.
 func TestDriftIsReportedOfWhatWasLookedAt(t *testing.T) {
-	patchedOnce := baseline{ID: "old"}
-	patchedOnce.Packages = append(patchedOnce.Packages, struct {
-		Name    string `json:"name"`
-		Version string `json:"version"`
-	}{"qemu-utils", oldVersion})
-	s := seen{names: map[string]string{"aa": "nova_compute", "bb": "cinder_volume"}, kept: map[string]baseline{"nova_compute": patchedOnce, "cinder_volume": {ID: "old"}, "cinder_api": {ID: "old"}}}
+	patchedOnce := &baseline.Index{ID: "old", Packages: []baseline.Kept{{Name: "qemu-utils", Version: oldVersion}}}
+	s := seen{names: map[string]string{"aa": "nova_compute", "bb": "cinder_volume"}, kept: map[string]*baseline.Index{"nova_compute": patchedOnce, "cinder_volume": {ID: "old"}, "cinder_api": {ID: "old"}}}
 	r := emptyResult()
-	r.Packages = []Packages{{Container: "nova_compute", ID: "aa", State: "running", QEMU: Stock, Installed: []QEMUPacket{{Name: "qemu-utils", Version: oldVersion}}}}
+	r.Packages = []Packages{{Container: "nova_compute", ID: "aa", State: "running", QEMU: Stock, Installed: []QEMUPacket{{Name: "qemu-utils", Version: oldVersion, whose: baseline.Stock}}}}
 	r.drift(s)
 	if len(r.Drift) != 2 || r.Drift[0].Kind != Gone || r.Drift[0].Container != "cinder_api" || r.Drift[1].Kind != Recreated || r.Drift[1].Container != "nova_compute" {
 		t.Errorf("%+v", r.Drift)
