@@ -162,7 +162,7 @@ func (k Known) JudgeIn(db *deb.Database, p deb.Package) Judgement {
 // JudgeAll judges what is there, by name: packages of QEMU, those of the record and of the set at hand, and what else is not the
 // distribution's. One of a foreign architecture has it in its name, as apt takes it, and nothing is kept of it.
 func (k Known) JudgeAll(db *deb.Database) map[string]Judgement {
-	all := map[string]Judgement{}
+	all, named := map[string]Judgement{}, k.names()
 	for _, p := range db.Packages() {
 		if p.Status.State == "not-installed" || p.Status.State == "config-files" {
 			continue
@@ -170,17 +170,29 @@ func (k Known) JudgeAll(db *deb.Database) map[string]Judgement {
 		if p.Architecture != db.Architecture() && p.Architecture != "all" {
 			p.Name += ":" + p.Architecture
 		}
-		if j := k.JudgeIn(db, p); j.Whose != Stock || p.Source == "qemu" || k.names(p.Name) {
+		by := k
+		if !named[p.Name] { // there are hundreds: neither the record nor the set has anything to say
+			by = Known{ID: k.ID}
+		}
+		if j := by.JudgeIn(db, p); j.Whose != Stock || p.Source == "qemu" || named[p.Name] {
 			all[p.Name] = j
 		}
 	}
 	return all
 }
 
-// names tells whether the record or the set has a package of that name.
-func (k Known) names(name string) bool {
-	is := func(i Installed) bool { return i.Name == name }
-	return k.Index != nil && (k.Index.kept(name) != nil || slices.ContainsFunc(k.Index.Installed, is)) || slices.ContainsFunc(k.Set, is)
+// names are the packages of which the record or the set has something.
+func (k Known) names() map[string]bool {
+	all := map[string]bool{}
+	if k.Index != nil {
+		for _, name := range k.Index.Names() {
+			all[name] = true
+		}
+	}
+	for _, i := range k.Set {
+		all[i.Name] = true
+	}
+	return all
 }
 
 // extends tells whether a version is that of its source with a suffix behind it, other than the +bN of the distribution's rebuilds.
