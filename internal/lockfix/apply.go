@@ -159,7 +159,8 @@ func (j *job) mayForget(ctx context.Context, w *work) error {
 		}
 	}
 	if len(left) > 0 {
-		return fail("forget", "cannot forget the packages from before of %s: %s is there and not the distribution's, so somebody else is at work there", w.Name, strings.Join(left, " and "))
+		return fail("forget", "cannot forget the packages from before of %s: %s is there and not the distribution's, so somebody else is at work there",
+			w.Name, strings.Join(left, " and "))
 	}
 	return nil
 }

@@ -269,8 +269,9 @@ func (p *ContainerPlan) patch(o Options, set Set) {
 	}
 	if len(refused) > 0 {
 		p.Failure = &Failure{
-			Step: "plan", Message: fmt.Sprintf("cannot replace packages in %s that nobody could bring back: %s", s.Name, reasons(refused, func(j baseline.Judgement) string { return j.Why })),
-			Hint: baseline.WaysOut(refused),
+			Step: "plan", Hint: baseline.WaysOut(refused),
+			Message: fmt.Sprintf("cannot replace packages in %s that nobody could bring back: %s", s.Name,
+				reasons(refused, func(j baseline.Judgement) string { return j.Why })),
 		}
 		return
 	}

@@ -112,7 +112,8 @@ func (s Seen) waysOut() string {
 		}
 	}
 	if len(patched) == 0 {
-		return "nothing in the container is known to be patched: see there with apt-cache policy that its QEMU is the distribution's, and remove /var/lib/nfslock/baseline/" + s.Name
+		return "nothing in the container is known to be patched: see there with apt-cache policy that its QEMU is the distribution's, and remove " +
+			"/var/lib/nfslock/baseline/" + s.Name
 	}
 	return baseline.WaysOut(patched)
 }
