@@ -30,6 +30,7 @@ type Database struct {
 	packages []Package
 
 	diversions func() ([]diversion, error)
+	config     func() ([]configLine, error)
 	rules      func() (pathRules, error)
 }
 
@@ -38,8 +39,12 @@ func OpenDatabase(root *os.Root) (*Database, error) {
 	d := &Database{
 		root:       root,
 		diversions: sync.OnceValues(func() ([]diversion, error) { return readDiversions(root) }),
-		rules:      sync.OnceValues(func() (pathRules, error) { return readPathRules(root) }),
+		config:     sync.OnceValues(func() ([]configLine, error) { return readConfig(root) }),
 	}
+	d.rules = sync.OnceValues(func() (pathRules, error) {
+		config, err := d.config()
+		return parsePathRules(config), err
+	})
 	type instance struct{ name, architecture string }
 	index := map[instance]int{}
 	begin := func() {

@@ -1,17 +1,9 @@
 package deb
 
 import (
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path"
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 )
 
 // pathRules are dpkg's path-exclude and path-include, in order: the last that matches decides.
@@ -22,63 +14,13 @@ type pathRule struct {
 	include bool
 }
 
-// readPathRules reads dpkg's configuration as dpkg does (lib/dpkg/options.c): first the folder, sorted, then the file. A
-// file .dpkg.cfg in somebody's home is left out, as nobody here knows who runs dpkg.
-func readPathRules(root *os.Root) (pathRules, error) {
-	const config = "etc/dpkg/dpkg.cfg"
-	names, err := readDirNames(root, config+".d")
-	if err != nil {
-		return nil, fmt.Errorf("cannot read dpkg's configuration: %w", err)
-	}
-	var files []string
-	for _, name := range names {
-		if strings.IndexFunc(name, func(c rune) bool { return c >= utf8.RuneSelf || !isAlnum(byte(c)) && c != '_' && c != '-' }) < 0 {
-			files = append(files, path.Join(config+".d", name))
-		}
-	}
+// parsePathRules finds the rules in the configuration. Whatever else it says is not about paths.
+func parsePathRules(config []configLine) pathRules {
 	var rules pathRules
-	for _, name := range append(files, config) {
-		f, _, err := foreign.OpenLinked(root, name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+	for _, c := range config {
+		if c.valued && !c.unbalanced && (c.name == "path-exclude" || c.name == "path-include") {
+			rules = append(rules, pathRule{c.value, c.name == "path-include"})
 		}
-		if err != nil {
-			return nil, fmt.Errorf("cannot read dpkg's configuration: %w", err)
-		}
-		text, err := io.ReadAll(bounded(f, maxConfig, "the file"))
-		f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("cannot read %s: %w", name, err)
-		}
-		rules = append(rules, parsePathRules(string(text))...)
-	}
-	return rules, nil
-}
-
-const spaces = " \t\n\v\f\r"
-
-// parsePathRules finds the rules in a configuration file. Whatever else it says is left to dpkg.
-func parsePathRules(text string) pathRules {
-	var rules pathRules
-	for line := range strings.SplitSeq(text, "\n") {
-		line = strings.TrimRight(line, spaces)
-		end := 0
-		for end < len(line) && (isAlnum(line[end]) || line[end] == '-') {
-			end++
-		}
-		option := line[:end]
-		if end == len(line) || option != "path-exclude" && option != "path-include" {
-			continue
-		}
-		// One character ends the name, whatever it is; then a "=" may come, then spaces.
-		value := strings.TrimLeft(strings.TrimPrefix(line[end+1:], "="), spaces)
-		if value != "" && (value[0] == '"' || value[0] == '\'') {
-			if len(value) < 2 || value[len(value)-1] != value[0] {
-				continue
-			}
-			value = value[1 : len(value)-1]
-		}
-		rules = append(rules, pathRule{value, option == "path-include"})
 	}
 	return rules
 }

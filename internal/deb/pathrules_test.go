@@ -24,7 +24,7 @@ path-include /usr/share/locale/en*
 `
 
 func TestKollasRulesLeaveOutDocumentation(t *testing.T) {
-	rules := parsePathRules(kollaRules)
+	rules := parsePathRules(parseConfig("", kollaRules))
 	for name, want := range map[string]bool{
 		"/usr/share/doc/qemu-utils/changelog.gz":      true,
 		"/usr/share/doc/qemu-utils/copyright":         false,
@@ -48,7 +48,7 @@ func TestKollasRulesLeaveOutDocumentation(t *testing.T) {
 }
 
 func TestConfigurationIsReadAsByDpkg(t *testing.T) {
-	const text = `path-exclude=/a
+	text := `path-exclude=/a
 path-exclude = /b
 path-exclude  = /c
 path-exclude	/d e
@@ -61,9 +61,10 @@ path-excluded /j
  path-exclude /l
 path-exclude=` + "/m \t\r" + `
 no-debsig
+#` + strings.Repeat("x", 1022) + `path-exclude /n
 path-exclude=`
-	want := pathRules{{"/a", false}, {"/b", false}, {"= /c", false}, {"/d e", false}, {"/f g", true}, {"/h", true}, {"/m", false}, {"", false}}
-	if diff := cmp.Diff(want, parsePathRules(text), cmp.AllowUnexported(pathRule{})); diff != "" {
+	want := pathRules{{"/a", false}, {"/b", false}, {"= /c", false}, {"/d e", false}, {"/f g", true}, {"/h", true}, {"/m", false}, {"/n", false}, {"", false}}
+	if diff := cmp.Diff(want, parsePathRules(parseConfig("", text)), cmp.AllowUnexported(pathRule{})); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -71,6 +72,7 @@ path-exclude=`
 func TestRulesAreReadInDpkgsOrder(t *testing.T) {
 	root := newRoot(t, map[string]string{
 		"etc/dpkg/dpkg.cfg":            "path-exclude /last",
+		"root/.dpkg.cfg":               "path-exclude /home",
 		"etc/dpkg/dpkg.cfg.d/b":        "path-exclude /second",
 		"etc/dpkg/dpkg.cfg.d/a":        "path-exclude /first",
 		"etc/dpkg/dpkg.cfg.d/c.bak":    "path-exclude /never",
@@ -84,11 +86,12 @@ func TestRulesAreReadInDpkgsOrder(t *testing.T) {
 		"srv/rules":                    "-> more",
 		"srv/more":                     "path-exclude /linked",
 	})
-	rules, err := readPathRules(root)
+	config, err := readConfig(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := pathRules{{"/upper", false}, {"/first", false}, {"/second", false}, {"/linked", false}, {"/linked", false}, {"/last", false}}
+	rules := parsePathRules(config)
+	want := pathRules{{"/upper", false}, {"/first", false}, {"/second", false}, {"/linked", false}, {"/linked", false}, {"/last", false}, {"/home", false}}
 	if diff := cmp.Diff(want, rules, cmp.AllowUnexported(pathRule{})); diff != "" {
 		t.Error(diff)
 	}
@@ -99,7 +102,7 @@ func TestConfigurationOutsideOfTheRootIsNotRead(t *testing.T) {
 	up := strings.Repeat("../", 30)
 	for _, target := range []string{outside, up + outside[1:], "loop", "../dpkg.cfg.d"} {
 		root := newRoot(t, map[string]string{"etc/dpkg/dpkg.cfg.d/loop": "-> " + target})
-		if rules, _ := readPathRules(root); len(rules) > 0 {
+		if rules, _ := readConfig(root); len(rules) > 0 {
 			t.Errorf("%s: read %v", target, rules)
 		}
 	}
@@ -176,7 +179,7 @@ func FuzzPathRules(f *testing.F) {
 	f.Add("path-exclude=[[:alpha:]-z]*\\", "/x")
 	f.Add("path-exclude=/a[!b-", "/a[!b-")
 	f.Fuzz(func(t *testing.T, text, name string) {
-		rules := parsePathRules(text)
+		rules := parsePathRules(parseConfig("", text))
 		excluded := rules.excludes(name)
 		if len(rules) == 0 && excluded {
 			t.Errorf("no rule excludes %q", name)

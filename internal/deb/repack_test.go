@@ -120,7 +120,7 @@ func installHello(t testing.TB, suffix string) (dir string) {
 
 // kollaOptions are kolla's rules as options: with --root dpkg still reads the configuration of this machine.
 func kollaOptions() (options []string) {
-	for _, rule := range parsePathRules(kollaRules) {
+	for _, rule := range parsePathRules(parseConfig("", kollaRules)) {
 		option := "--path-exclude="
 		if rule.include {
 			option = "--path-include="
