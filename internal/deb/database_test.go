@@ -20,6 +20,7 @@ func stanza(name, arch, version, status string, fields ...string) string {
 	words := map[string]string{
 		"ii": "install ok installed", "hi": "hold ok installed", "rc": "deinstall ok config-files", "pn": "purge ok not-installed",
 		"iU": "install ok unpacked", "iF": "install ok half-configured", "iHR": "install reinstreq half-installed",
+		"iW": "install ok triggers-awaited", "it": "install ok triggers-pending", "ri": "deinstall ok installed", "hU": "hold ok unpacked",
 	}
 	return fmt.Sprintf("Package: %s\nStatus: %s\nArchitecture: %s\nVersion: %s\n%s\n", name, words[status], arch, version, strings.Join(append(fields, ""), "\n"))
 }

@@ -231,18 +231,23 @@ func parseProvides(p *Package) ([]relation, error) {
 func (s system) holds(p *Package, clause []relation, negative bool) bool {
 	for _, r := range clause {
 		for _, o := range s.offers[r.name] {
-			if r.op != "" && o.version == "" || !r.allows(o.version) {
-				continue
-			}
-			if negative && o.by.Name != p.Name && (r.arch == "" || r.arch == "any" || s.plain(r.arch) == s.plain(o.arch)) {
+			if negative && s.hits(p, r, o) {
 				return false
 			}
-			if !negative && s.fits(p, r, o) {
+			if !negative && r.means(o) && s.fits(p, r, o) {
 				return true
 			}
 		}
 	}
 	return negative
+}
+
+// means: a name that is provided without a version meets no clause with one.
+func (r relation) means(o offer) bool { return (r.op == "" || o.version != "") && r.allows(o.version) }
+
+// hits tells whether a Conflicts or Breaks of p means the offer; none means p itself.
+func (s system) hits(p *Package, r relation, o offer) bool {
+	return r.means(o) && o.by.Name != p.Name && (r.arch == "" || r.arch == "any" || s.plain(r.arch) == s.plain(o.arch))
 }
 
 // fits is deparchsatisfied of lib/dpkg/depcon.c.

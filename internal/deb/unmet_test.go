@@ -171,24 +171,32 @@ func TestTheTieThatBreaksAContainer(t *testing.T) {
 	}
 }
 
+// statusOf writes a status file from lines like "x amd64 1 ii Depends: y; Provides: z", with dpkg in front.
+func statusOf(text string) string {
+	var status strings.Builder
+	for line := range strings.Lines("dpkg amd64 1 ii\n" + text) {
+		words := strings.SplitN(strings.TrimSpace(line), " ", 5)
+		if len(words) < 4 {
+			continue
+		}
+		fields := append(words, "")[4]
+		status.WriteString(stanza(words[0], words[1], words[2], words[3], strings.Split(fields, "; ")...))
+	}
+	return status.String()
+}
+
+func packagesOf(t testing.TB, text string) []Package {
+	t.Helper()
+	packages, err := ParseStatus(strings.NewReader(statusOf(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return packages
+}
+
 // TestRelationsHoldAsForDpkg has one package of each kind before, and what its exchange breaks.
 func TestRelationsHoldAsForDpkg(t *testing.T) {
-	parse := func(text string) []Package {
-		var status strings.Builder
-		for line := range strings.Lines("dpkg amd64 1 ii\n" + text) {
-			words := strings.SplitN(strings.TrimSpace(line), " ", 5)
-			if len(words) < 4 {
-				continue
-			}
-			fields := append(words, "")[4]
-			status.WriteString(stanza(words[0], words[1], words[2], words[3], strings.Split(fields, "; ")...))
-		}
-		packages, err := ParseStatus(strings.NewReader(status.String()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return packages
-	}
+	parse := func(text string) []Package { return packagesOf(t, text) }
 	for name, c := range map[string]struct {
 		before, replace string
 		want            []string
