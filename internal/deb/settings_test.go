@@ -91,8 +91,12 @@ func TestSettingsAreJudgedAsByDpkg(t *testing.T) {
 			if refused := len(s.Refusals) > 0; refused != c.refused {
 				t.Errorf("refused: %v", s.Refusals)
 			}
-			if rest, back := scratch.goBack(t, config, s.Options); back == c.refused {
-				t.Errorf("dpkg went back: %v; it says:\n%s", back, rest)
+			said, back := scratch.goBack(t, config, s.Options)
+			if back == c.refused {
+				t.Errorf("dpkg went back: %v; it says:\n%s", back, said)
+			}
+			if back {
+				dpkgInstall(t, scratch.dir, "--install", scratch.newer)
 			}
 		})
 	}
@@ -106,14 +110,15 @@ type scratch struct {
 
 func newScratch(t *testing.T) scratch {
 	deb := func(version string) string {
-		return writeFile(t, testDeb{control: strings.Replace(testControl, "1:2.0-1", version, 1), files: helloFiles[:4]}.bytes(t))
+		files := append(slices.Clone(helloFiles[:3]), testFile{name: "./usr/bin/hello", content: version, mode: 0o755})
+		return writeFile(t, testDeb{control: strings.Replace(testControl, "1:2.0-1", version, 1), files: files}.bytes(t))
 	}
 	s := scratch{t.TempDir(), deb("2"), deb("1")}
 	dpkgInstall(t, s.dir, "--install", s.newer)
 	return s
 }
 
-// goBack tells whether the older package is there in the end.
+// goBack tells whether dpkg is content, and the older package there.
 func (s scratch) goBack(t *testing.T, config string, options []string) (said string, back bool) {
 	t.Helper()
 	home := t.TempDir()
@@ -123,7 +128,7 @@ func (s scratch) goBack(t *testing.T, config string, options []string) (said str
 	args := append([]string{"--root=" + s.dir, "--force-script-chrootless,unsafe-io,not-root,bad-path,confdef,confold"}, options...)
 	command := exec.Command("dpkg", append(args, "--install", s.older)...)
 	command.Env = append(os.Environ(), "HOME="+home, "LC_ALL=C")
-	out, _ := command.CombinedOutput()
+	out, failed := command.CombinedOutput()
 	root, err := os.OpenRoot(s.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -134,10 +139,7 @@ func (s scratch) goBack(t *testing.T, config string, options []string) (said str
 		t.Fatal(err)
 	}
 	p, _ := db.Package("hello")
-	if p.Version == "1" {
-		dpkgInstall(t, s.dir, "--install", s.newer)
-	}
-	return string(out), p.Version == "1" && p.Status.State == "installed"
+	return string(out), failed == nil && p.Version == "1" && p.Status.State == "installed"
 }
 
 // TestSettingsThatCannotBeTriedInAScratchRoot: dpkg would have to work in the machine's own root for these.
