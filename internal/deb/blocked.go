@@ -18,24 +18,25 @@ type blocked struct {
 // would remove another package for is blocked too.
 func findBlocked(before, replace []Package, s Settings) ([]blocked, error) {
 	places, now := exchange(pointers(before), pointers(replace))
-	native := nativeArchitecture(now)
-	there, err := newSystem(now, native)
-	if err != nil {
-		return nil, err
-	}
 	names, err := touchedNames(places)
 	if err != nil {
 		return nil, err
 	}
 	incoming := func(p *Package) bool { return places[p] != nil }
-	var found []blocked
+	type question struct {
+		p      *Package
+		field  relationField
+		clause []relation
+	}
+	var questions []question
+	meant := map[string]bool{}
 	for _, p := range now {
 		if !p.present() {
 			continue
 		}
 		for _, field := range relationFields {
-			mine := incoming(p)
-			if !mine && (!field.negative || !slices.ContainsFunc(names, func(name string) bool { return strings.Contains(field.of(p), name) })) {
+			text := field.of(p)
+			if text == "" || !incoming(p) && (!field.negative || !slices.ContainsFunc(names, func(name string) bool { return strings.Contains(text, name) })) {
 				continue
 			}
 			clauses, err := field.parse(p)
@@ -43,29 +44,40 @@ func findBlocked(before, replace []Package, s Settings) ([]blocked, error) {
 				return nil, err
 			}
 			for _, clause := range clauses {
-				b := blocked{pkg: p.Name, Unmet: Unmet{p.Name, p.Version, field.name, clauseString(clause)}}
-				if field.negative {
-					o := there.against(p, clause, func(o offer) bool { return s.minds(field.name, p, o.by, incoming) })
-					if o == nil {
-						continue
-					}
-					if !mine {
-						b.pkg = o.Name
-					}
-					b.cause = o.Name + " " + o.Version + " is there"
-					if incoming(o) {
-						b.cause = o.Name + " " + o.Version + " would be there"
-					}
-				} else {
-					holds, cause := there.ready(p, clause, s, incoming)
-					if holds {
-						continue
-					}
-					b.cause = cause
+				questions = append(questions, question{p, field, clause})
+				for _, r := range clause {
+					meant[r.name] = true
 				}
-				found = append(found, b)
 			}
 		}
+	}
+	there, err := newSystem(now, nativeArchitecture(now), meant)
+	if err != nil {
+		return nil, err
+	}
+	var found []blocked
+	for _, q := range questions {
+		b := blocked{pkg: q.p.Name, Unmet: Unmet{q.p.Name, q.p.Version, q.field.name, clauseString(q.clause)}}
+		if q.field.negative {
+			o := there.against(q.p, q.clause, func(o offer) bool { return s.minds(q.field.name, q.p, o.by, incoming) })
+			if o == nil {
+				continue
+			}
+			b.cause = o.Name + " " + o.Version + " is there"
+			if incoming(o) {
+				b.cause = o.Name + " " + o.Version + " would be there"
+			}
+			if !incoming(q.p) {
+				b.pkg = o.Name
+			}
+		} else {
+			holds, cause := there.ready(q.p, q.clause, s, incoming)
+			if holds {
+				continue
+			}
+			b.cause = cause
+		}
+		found = append(found, b)
 	}
 	return found, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -99,15 +100,17 @@ type look struct {
 }
 
 type folder struct {
-	*os.File
+	fd      int    // -1 where it is not there, or in what is mounted: that may never answer
+	path    string // absolute, where the folders at the top, as /lib and /bin, are no links to others
+	mount   *Mount // that it is in, other than the root
 	hinders string // why nothing can be replaced there
 	remedy  string
 }
 
 func (l *look) close() {
 	for _, f := range l.folders {
-		if f.File != nil {
-			f.Close()
+		if f.fd >= 0 {
+			unix.Close(f.fd)
 		}
 	}
 }
@@ -141,16 +144,9 @@ func (l *look) candidate(c Incoming) error {
 		}
 		has = sums
 	}
-	names := make([]string, 0, len(c.Sums))
-	for name := range c.Sums {
-		names = append(names, name)
-	}
-	for name := range has {
-		if _, both := c.Sums[name]; !both {
-			names = append(names, name)
-		}
-	}
+	names := slices.AppendSeq(slices.Collect(maps.Keys(c.Sums)), maps.Keys(has))
 	slices.Sort(names)
+	names = slices.Compact(names)
 	smallest := int64(-1)
 	refuse := func(list *[]Refusal, name, why, remedy string) {
 		r := Refusal{Package: c.Package.Name, Where: "/" + name, Why: why, Remedy: remedy}
@@ -174,9 +170,9 @@ func (l *look) candidate(c Incoming) error {
 		switch {
 		case why != "":
 			refuse(&l.facts.Files, place, why, remedy)
-		case l.mounted(place) != nil:
-			m := l.mounted(place)
-			refuse(&l.facts.Missed, place, "it is in what is mounted at "+m.Path+", which is not the container's own", "mount nothing over folders with programs: put what is to be there into the image")
+		case l.folder(path.Dir(place)).mount != nil:
+			at := l.folder(path.Dir(place)).mount.Path
+			refuse(&l.facts.Missed, place, "it is in what is mounted at "+at+", which is not the container's own", "mount nothing over folders with programs: put what is to be there into the image")
 		case place != name && (stat == nil || stat.Mode&0o111 != 0):
 			if why := l.runsInstead(name, place); why != "" {
 				refuse(&l.facts.Missed, name, why, "take the diversion back in the container: dpkg-divert --rename --remove /"+name)
@@ -190,22 +186,25 @@ func (l *look) candidate(c Incoming) error {
 	return nil
 }
 
+const (
+	mountedThere = "something is mounted there, so dpkg can make no backup link of it"
+	unmount      = "take that mount out of the container's volumes and recreate it"
+)
+
 // place looks whether dpkg can replace what is there, or put something there. stat is nil where nothing is, and where nothing could be seen.
 func (l *look) place(name string) (stat *unix.Statx_t, why, remedy string) {
 	dir := l.folder(path.Dir(name))
 	if dir.hinders != "" {
 		return nil, dir.hinders, dir.remedy
 	}
-	for _, m := range l.mounts {
-		if m.Path == l.real(name) {
-			return nil, "something is mounted there, so dpkg can make no backup link of it", "take that mount out of the container's volumes and recreate it"
-		}
+	if at := path.Join(dir.path, path.Base(name)); slices.ContainsFunc(l.mounts, func(m Mount) bool { return m.Path == at }) {
+		return nil, mountedThere, unmount
 	}
-	if dir.File == nil || l.mounted(name) != nil {
-		return nil, "", "" // what is mounted may never answer
+	if dir.fd < 0 {
+		return nil, "", ""
 	}
 	var st unix.Statx_t
-	err := unix.Statx(int(dir.Fd()), path.Base(name), unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_MODE|unix.STATX_SIZE, &st)
+	err := unix.Statx(dir.fd, path.Base(name), unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_MODE|unix.STATX_SIZE, &st)
 	if err != nil {
 		return nil, "", ""
 	}
@@ -215,7 +214,7 @@ func (l *look) place(name string) (stat *unix.Statx_t, why, remedy string) {
 	case has&unix.STATX_ATTR_APPEND != 0:
 		why, remedy = "it can only be appended to, so dpkg cannot replace it", "take the attribute off: chattr -a"
 	case has&unix.STATX_ATTR_MOUNT_ROOT != 0:
-		why, remedy = "something is mounted there, so dpkg can make no backup link of it", "take that mount out of the container's volumes and recreate it"
+		why, remedy = mountedThere, unmount
 	}
 	return &st, why, remedy
 }
@@ -225,21 +224,30 @@ func (l *look) folder(name string) *folder {
 	if f := l.folders[name]; f != nil {
 		return f
 	}
-	f := &folder{}
+	f := &folder{fd: -1, path: "/"}
 	l.folders[name] = f
-	if m := l.mounted(name); m != nil {
-		if m.ReadOnly {
-			f.hinders, f.remedy = m.Path+" is mounted read-only, so dpkg can replace nothing there", "take that mount out of the container's volumes, or make it writable, and recreate it"
+	var above *folder
+	if name != "." {
+		above = l.folder(path.Dir(name))
+		f.path = path.Join(above.path, path.Base(name))
+		if above.path == "/" {
+			if target, err := l.root.Readlink(name); err == nil {
+				f.path = path.Join("/", target)
+			}
+		}
+		f.mount = l.mounted(f.path)
+	}
+	if f.mount != nil {
+		if f.mount.ReadOnly {
+			f.hinders, f.remedy = f.mount.Path+" is mounted read-only, so dpkg can replace nothing there", "take that mount out of the container's volumes, or make it writable, and recreate it"
 		}
 		return f
 	}
-	file, err := l.root.OpenFile(name, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
+	if f.fd = l.open(name, above); f.fd < 0 {
 		return f
 	}
-	f.File = file
 	var st unix.Statx_t
-	if unix.Statx(int(file.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st) != nil {
+	if unix.Statx(f.fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st) != nil {
 		return f
 	}
 	switch has := st.Attributes & st.Attributes_mask; {
@@ -251,32 +259,38 @@ func (l *look) folder(name string) *folder {
 	return f
 }
 
-// mounted finds the mount that the place is in, other than the root.
-func (l *look) mounted(name string) *Mount {
-	var in *Mount
-	if len(l.mounts) == 0 {
-		return nil
+// open goes from folder to folder; where there is a link in between, the root sees to it that nothing leads out.
+func (l *look) open(name string, above *folder) int {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
+	if above != nil && above.fd >= 0 {
+		fd, err := unix.Openat(above.fd, path.Base(name), flags|unix.O_NOFOLLOW, 0)
+		if err == nil {
+			return fd
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return -1
+		}
 	}
-	name = l.real(name)
+	file, err := l.root.OpenFile(name, flags, 0)
+	if err != nil {
+		return -1
+	}
+	defer file.Close()
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// mounted finds the mount that an absolute path is in, other than the root.
+func (l *look) mounted(name string) (in *Mount) {
 	for i, m := range l.mounts {
 		if m.Path != "/" && (name == m.Path || strings.HasPrefix(name, m.Path+"/")) && (in == nil || len(m.Path) >= len(in.Path)) {
 			in = &l.mounts[i]
 		}
 	}
 	return in
-}
-
-// real is the absolute path where the folders at the top, as /lib and /bin, are links to others.
-func (l *look) real(name string) string {
-	top, rest, below := strings.Cut(name, "/")
-	if !below || top == "usr" || top == "var" || top == "etc" {
-		return "/" + name
-	}
-	target, err := l.root.Readlink(top)
-	if err != nil {
-		return "/" + name
-	}
-	return path.Join("/", target, rest)
 }
 
 // overDiverted: one package's own file would take the place to which another's is diverted.

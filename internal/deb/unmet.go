@@ -27,11 +27,11 @@ func NewlyUnmet(before, replace []Package) ([]Unmet, error) {
 	old := pointers(before)
 	places, now := exchange(old, pointers(replace))
 	native := nativeArchitecture(now)
-	oldSystem, err := newSystem(old, native)
+	oldSystem, err := newSystem(old, native, nil)
 	if err != nil {
 		return nil, err
 	}
-	nowSystem, err := newSystem(now, native)
+	nowSystem, err := newSystem(now, native, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -188,18 +188,27 @@ type offer struct {
 	version string // "" for a name provided without one
 }
 
-func newSystem(packages []*Package, native string) (system, error) {
-	s := system{native, make(map[string][]offer, 2*len(packages))}
+// newSystem has the names that are meant alone; nil means all.
+func newSystem(packages []*Package, native string, meant map[string]bool) (system, error) {
+	s := system{native, map[string][]offer{}}
 	for _, p := range packages {
 		if !p.present() {
 			continue
 		}
-		s.offers[p.Name] = append(s.offers[p.Name], offer{p, p.Architecture, p.Version})
+		if meant == nil || meant[p.Name] {
+			s.offers[p.Name] = append(s.offers[p.Name], offer{p, p.Architecture, p.Version})
+		}
+		if p.Provides == "" {
+			continue
+		}
 		provides, err := parseProvides(p)
 		if err != nil {
 			return system{}, err
 		}
 		for _, r := range provides {
+			if meant != nil && !meant[r.name] {
+				continue
+			}
 			arch := r.arch
 			if arch == "" {
 				arch = p.Architecture
