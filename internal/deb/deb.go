@@ -1,5 +1,5 @@
 // Package deb knows .deb files and the dpkg database below a root folder: what is installed there, whether its files are
-// as they were delivered, what a .deb holds, and which dependencies an exchange of packages would break. It never runs
+// as they were delivered, what a .deb holds, which dependencies an exchange of packages would break, and for what dpkg would refuse it. It never runs
 // dpkg; which folder is the root of which container, and what happens to a package, others decide.
 //
 // Everything read here was written by somebody else: each input has a limit, and no symbolic link leads out of the root.

@@ -55,8 +55,11 @@ func (d *Database) Facts(candidates []Incoming, mounts []Mount, searched string)
 	if err != nil {
 		return Facts{}, err
 	}
-	l := look{Database: d, mounts: mounts, diversions: diversions, facts: &f, folders: map[string]*folder{}}
+	l := look{Database: d, mounts: mounts, over: map[string]bool{}, diversions: diversions, facts: &f, folders: map[string]*folder{}}
 	defer l.close()
+	for _, m := range mounts {
+		l.over[m.Path] = true
+	}
 	if l.rules, err = d.rules(); err != nil {
 		return Facts{}, err
 	}
@@ -93,6 +96,7 @@ func (d *Database) lackedPrograms(searched string, s Settings) (refusals []Refus
 type look struct {
 	*Database
 	mounts     []Mount
+	over       map[string]bool // their paths
 	diversions []diversion
 	rules      pathRules
 	facts      *Facts
@@ -121,7 +125,7 @@ func (l *look) database(candidates []Incoming) {
 	names := []string{"status", "status-old", "lock", "lock-frontend", "triggers/Unincorp", "triggers/Lock", "updates/tmp.i"}
 	for _, c := range candidates {
 		if base, err := l.infoBase(c.Package); err == nil {
-			for _, kind := range []string{"list", "md5sums", "preinst", "postinst", "prerm", "postrm", "conffiles", "triggers", "shlibs", "symbols", "templates", "config"} {
+			for _, kind := range strings.Fields("list md5sums preinst postinst prerm postrm conffiles triggers shlibs symbols templates config") {
 				names = append(names, "info/"+base+"."+kind)
 			}
 		}
@@ -159,7 +163,8 @@ func (l *look) candidate(c Incoming) error {
 		place := divert(l.diversions, name, c.Package.Name)
 		if l.rules.excludes("/" + name) {
 			if stat, _, _ := l.place(place); comes && sum != has[name] && stat != nil {
-				refuse(&l.facts.Files, name, "path-exclude makes dpkg leave it as it is", "take that rule out of dpkg's configuration in the container until the run is over")
+				refuse(&l.facts.Files, name, "path-exclude makes dpkg leave it as it is",
+					"take that rule out of dpkg's configuration in the container until the run is over")
 			}
 			continue
 		}
@@ -172,7 +177,8 @@ func (l *look) candidate(c Incoming) error {
 			refuse(&l.facts.Files, place, why, remedy)
 		case l.folder(path.Dir(place)).mount != nil:
 			at := l.folder(path.Dir(place)).mount.Path
-			refuse(&l.facts.Missed, place, "it is in what is mounted at "+at+", which is not the container's own", "mount nothing over folders with programs: put what is to be there into the image")
+			refuse(&l.facts.Missed, place, "it is in what is mounted at "+at+", which is not the container's own",
+				"mount nothing over folders with programs: put what is to be there into the image")
 		case place != name && (stat == nil || stat.Mode&0o111 != 0):
 			if why := l.runsInstead(name, place); why != "" {
 				refuse(&l.facts.Missed, name, why, "take the diversion back in the container: dpkg-divert --rename --remove /"+name)
@@ -197,15 +203,15 @@ func (l *look) place(name string) (stat *unix.Statx_t, why, remedy string) {
 	if dir.hinders != "" {
 		return nil, dir.hinders, dir.remedy
 	}
-	if at := path.Join(dir.path, path.Base(name)); slices.ContainsFunc(l.mounts, func(m Mount) bool { return m.Path == at }) {
+	if l.over[path.Join(dir.path, path.Base(name))] {
 		return nil, mountedThere, unmount
 	}
 	if dir.fd < 0 {
 		return nil, "", ""
 	}
 	var st unix.Statx_t
-	err := unix.Statx(dir.fd, path.Base(name), unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_MODE|unix.STATX_SIZE, &st)
-	if err != nil {
+	const flags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_STATX_DONT_SYNC
+	if unix.Statx(dir.fd, path.Base(name), flags, unix.STATX_TYPE|unix.STATX_MODE|unix.STATX_SIZE, &st) != nil {
 		return nil, "", ""
 	}
 	switch has := st.Attributes & st.Attributes_mask; {
@@ -239,7 +245,7 @@ func (l *look) folder(name string) *folder {
 	}
 	if f.mount != nil {
 		if f.mount.ReadOnly {
-			f.hinders, f.remedy = f.mount.Path+" is mounted read-only, so dpkg can replace nothing there", "take that mount out of the container's volumes, or make it writable, and recreate it"
+			f.hinders, f.remedy = f.mount.Path+" is mounted read-only, so dpkg can replace nothing there", unmount
 		}
 		return f
 	}
@@ -297,7 +303,8 @@ func (l *look) mounted(name string) (in *Mount) {
 func overDiverted(diversions []diversion, name string) (why, remedy string) {
 	for _, d := range diversions {
 		if d.to == name {
-			return "it is where /" + d.from + " is diverted to, which dpkg does not overwrite", "take the diversion back in the container: dpkg-divert --rename --remove /" + d.from
+			return "it is where /" + d.from + " is diverted to, which dpkg does not overwrite",
+				"take the diversion back in the container: dpkg-divert --rename --remove /" + d.from
 		}
 	}
 	return "", ""

@@ -79,7 +79,10 @@ func (s Settings) passesOver(before []Package, p Package) []Refusal {
 		}}
 	case wanted && s.skipSame != "" && there.Status.Flag != "reinstreq" && there.present() && there.Status.State != "half-installed" &&
 		there.Version == p.Version && there.Architecture == p.Architecture:
-		return []Refusal{{Package: p.Name, Where: s.skipSame, Why: "it makes dpkg pass over a package in the version that is there, though its files are not whole", Remedy: takeOut}}
+		return []Refusal{{
+			Package: p.Name, Where: s.skipSame, Remedy: takeOut,
+			Why: "it makes dpkg pass over a package in the version that is there, though its files are not whole",
+		}}
 	}
 	return nil
 }
