@@ -18,6 +18,7 @@ const (
 	maxUpdates  = 1000     // pending records; dpkg merges them at 250: lib/dpkg/dbmodify.c, MAXUPDATES
 	maxListing  = 8 << 20  // .list, .md5sums, diversions; linux-headers has 1.5 MiB
 	maxConfig   = 1 << 20  // one dpkg configuration file
+	maxRefusals = 100      // of one such file: a whole one of nonsense has a million
 	maxControl  = 16 << 20 // control.tar, packed or not
 	maxData     = 4 << 30  // data.tar, unpacked
 )

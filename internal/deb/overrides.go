@@ -103,6 +103,9 @@ func judgeOverrides(text string, users, groups accounts) (refusals []Refusal) {
 	seen := map[string]bool{}
 	number := 0
 	for line := range strings.Lines(text) {
+		if len(refusals) >= maxRefusals {
+			break // one is enough for dpkg
+		}
 		number++
 		where := fmt.Sprintf("/%s:%d", overridesFile, number)
 		refuse := func(why, remedy string) {

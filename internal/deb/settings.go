@@ -1,6 +1,7 @@
 package deb
 
 import (
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -37,9 +38,9 @@ var (
 	valuedOptions = strings.Fields(`pre-invoke post-invoke path-exclude path-include verify-format status-logger status-fd log root abort-after
 		admindir instdir ignore-depends debug`)
 	actions = strings.Fields(`install unpack record-avail configure remove purge triggers-only verify listfiles status get-selections set-selections
-		clear-selections print-avail update-avail merge-avail clear-avail forget-old-unavail audit yet-to-unpack list search add-architecture remove-architecture print-architecture print-foreign-architectures predep-package validate-pkgname
-		validate-trigname validate-archname validate-version compare-versions help version build contents control info field extract
-		vextract ctrl-tarfile fsys-tarfile`)
+		clear-selections print-avail update-avail merge-avail clear-avail forget-old-unavail audit yet-to-unpack list search
+		add-architecture remove-architecture print-architecture print-foreign-architectures predep-package validate-pkgname validate-trigname
+		validate-archname validate-version compare-versions help version build contents control info field extract vextract ctrl-tarfile fsys-tarfile`)
 	forceable = strings.Fields(`all security-mac downgrade configure-any hold not-root bad-path bad-verify bad-version statoverride-add
 		statoverride-remove overwrite overwrite-diverted overwrite-dir unsafe-io script-chrootless confnew confold confdef confmiss confask
 		architecture breaks conflicts depends depends-version remove-reinstreq remove-protected remove-essential`)
@@ -54,12 +55,16 @@ func settle(config []configLine, version string) Settings {
 	order, err := CompareVersions(version, knownUpTo)
 	newer := err != nil || order >= 0
 	debsig, triggers := true, ""
-	folders := map[string]string{"admindir": "/var/lib/dpkg", "instdir": "/"}
+	usual := map[string]string{"admindir": "/var/lib/dpkg", "instdir": "/"}
+	folders := maps.Clone(usual)
 	set := map[string]configLine{}
 	refuse := func(c configLine, why string) {
 		s.Refusals = append(s.Refusals, Refusal{Where: c.where(), Why: why, Remedy: takeOut})
 	}
 	for _, c := range config {
+		if len(s.Refusals) >= maxRefusals {
+			break // one is enough for dpkg
+		}
 		if c.unbalanced {
 			refuse(c, "dpkg finds that a quote is missing, and does nothing at all")
 			continue
@@ -125,8 +130,8 @@ func settle(config []configLine, version string) Settings {
 			}
 		}
 	}
-	for name, usual := range map[string]string{"admindir": "/var/lib/dpkg", "instdir": "/"} {
-		if path.Clean(folders[name]) == usual {
+	for _, name := range []string{"admindir", "instdir"} {
+		if path.Clean(folders[name]) == usual[name] {
 			continue
 		}
 		c := set[name]

@@ -184,3 +184,30 @@ func TestHooksAndWhatIsOverlookedAreKnown(t *testing.T) {
 		t.Error(fmt.Sprint(s.ignored, s.forced))
 	}
 }
+
+func FuzzSettings(f *testing.F) {
+	f.Add("force-unsafe-io\nno-debsig\nlog /var/log/dpkg.log\nroot /srv\nignore-depends a,b:c", "1.21.22")
+	f.Add("refuse=all\npre-invoke 'x'\nstatus-fd 0x1\n force", "odd")
+	f.Fuzz(func(t *testing.T, text, version string) {
+		s := settle(parseConfig("/etc/x", text), version)
+		if len(s.Refusals) > maxRefusals+2 {
+			t.Errorf("%d refusals", len(s.Refusals))
+		}
+		for _, option := range s.Options {
+			if again := settle(parseConfig("/etc/x", text+"\n"+strings.TrimPrefix(option, "--")), version); len(again.Refusals) < len(s.Refusals) {
+				t.Errorf("%s takes away refusals", option)
+			}
+		}
+	})
+}
+
+func FuzzOverrides(f *testing.F) {
+	f.Add("root root 4754 /x\n#1 #+2 0755 ./y\n")
+	f.Add("a b\n\n# # - /")
+	f.Fuzz(func(t *testing.T, text string) {
+		known := accounts{names: map[string]bool{"root": true}}
+		if got := judgeOverrides(text, known, known); len(got) > maxRefusals+2 || text != "" && !strings.HasSuffix(text, "\n") && len(got) == 0 {
+			t.Errorf("%d refusals", len(got))
+		}
+	})
+}
