@@ -28,6 +28,14 @@ func LinkTrial(files []string) []string {
 	return append([]string{"perl", "-e", linkAside, "/" + statusFile}, files...)
 }
 
+// TrialLinks are what a trial with these files makes and removes.
+func TrialLinks(files []string) (links []string) {
+	for _, file := range append([]string{"/" + statusFile}, files...) {
+		links = append(links, file+trialSuffix)
+	}
+	return links
+}
+
 // ReadLinks judges what either command printed. Without perl, and for a file that is gone, nothing is known, and nothing is refused.
 func ReadLinks(output string) (refusals []Refusal) {
 	for line := range strings.Lines(output) {

@@ -37,6 +37,9 @@ func TestLinksAreTriedAsDpkgMakesThem(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if got := TrialLinks([]string{file}); !slices.Equal(got, []string{"/" + statusFile + trialSuffix, left}) {
+		t.Error(got)
+	}
 	check, trial := LinkCheck(), LinkTrial([]string{file})
 	check[3], trial[3] = file, file // the machine's own status file is left alone
 	names := func() (names []string) {

@@ -51,6 +51,7 @@ func (d *Database) Facts(candidates []Incoming, mounts []Mount, searched string)
 		return Facts{}, err
 	}
 	f.Standing = append(f.Standing, d.lackedPrograms(searched, f.Settings)...)
+	f.Standing = append(f.Standing, d.signatures(searched, f.Settings)...)
 	diversions, err := d.diversions()
 	if err != nil {
 		return Facts{}, err
@@ -78,11 +79,7 @@ func (d *Database) lackedPrograms(searched string, s Settings) (refusals []Refus
 		return nil
 	}
 	for _, program := range []string{"sh", "rm", "tar", "diff", "dpkg-deb", "ldconfig", "start-stop-daemon"} {
-		found := slices.ContainsFunc(strings.Split(searched, ":"), func(dir string) bool {
-			info, err := d.root.Lstat(path.Join(".", dir, program))
-			return err == nil && (info.Mode().Type() == fs.ModeSymlink || info.Mode().IsRegular() && info.Mode()&0o111 != 0)
-		})
-		if !found {
+		if d.program(searched, program) == "" {
 			refusals = append(refusals, Refusal{
 				Where: program, Why: "there is no such program in " + searched + ": dpkg installs nothing",
 				Remedy: "put it back into the container, or recreate the container from its image",
@@ -90,6 +87,31 @@ func (d *Database) lackedPrograms(searched string, s Settings) (refusals []Refus
 		}
 	}
 	return refusals
+}
+
+// signatures: where debsig-verify is installed, and nothing says otherwise, dpkg takes only packages with a signature of its kind
+// (its deb_verify). Somebody wanted that, so it is not for an option to set aside.
+func (d *Database) signatures(searched string, s Settings) []Refusal {
+	const verifier = "debsig-verify"
+	at := d.program(searched, verifier)
+	if s.unsigned || s.forces("bad-verify") || at == "" {
+		return nil
+	}
+	return []Refusal{{
+		Where: at, Why: "dpkg has it judge each package, and rebuilt and kept ones have no signature of its kind: dpkg installs nothing",
+		Remedy: "if packages may come without one, put the line no-debsig into a file below /etc/dpkg/dpkg.cfg.d in the container until the run is over",
+	}}
+}
+
+// program finds a program as dpkg does: lib/dpkg/command.c, find_command. A link may lead anywhere.
+func (d *Database) program(searched, name string) string {
+	for dir := range strings.SplitSeq(searched, ":") {
+		info, err := d.root.Lstat(path.Join(".", dir, name))
+		if err == nil && (info.Mode().Type() == fs.ModeSymlink || info.Mode().IsRegular() && info.Mode()&0o111 != 0) {
+			return path.Join(dir, name)
+		}
+	}
+	return ""
 }
 
 // look goes through the places of files. Each folder is opened once.

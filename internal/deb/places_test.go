@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -206,6 +207,56 @@ func TestProgramsThatDpkgNeedsAreLookedForInItsPath(t *testing.T) {
 	for config, want := range map[string]string{"": "diff start-stop-daemon", "force-bad-path": ""} {
 		if got := places(db.lackedPrograms(usualPath, settle(parseConfig("/etc/x", config), "1.21.22"))); got != want {
 			t.Errorf("%q: %s", config, got)
+		}
+	}
+}
+
+// TestAJudgeOfSignaturesIsNotSetAside: dpkg goes back just where nothing is said.
+func TestAJudgeOfSignaturesIsNotSetAside(t *testing.T) {
+	dir := t.TempDir()
+	for name, script := range map[string]string{
+		"debsig-verify": "exit 10",
+		"dpkg":          `exec unshare -m sh -c 'mount --bind /dev/null /etc/dpkg/dpkg.cfg && exec /usr/bin/dpkg "$@"' dpkg "$@"`, // without the machine's no-debsig
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tries := exec.Command(filepath.Join(dir, "dpkg"), "--version").Run() == nil
+	usual := os.Getenv("PATH")
+	for config, want := range map[string]string{"": "/usr/bin/debsig-verify", "no-debsig": "", "force-bad-verify": "", "no-debsig\nrefuse-all": ""} {
+		scratch := newScratch(t)
+		plantPrograms(t, scratch.dir)
+		older := readArchive(t, scratch.older)
+		judged := func(verifier string) string {
+			for name, text := range map[string]string{"usr/bin/" + verifier: "", "root/.dpkg.cfg": config} {
+				name = filepath.Join(scratch.dir, name)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(text), 0o755)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			facts, before := factsOf(t, scratch.dir, nil, Incoming{older.Package, older.Md5sums})
+			refusals, err := facts.Refusals(before, []Package{older.Package})
+			if err != nil || slices.Contains(facts.Settings.Options, "--no-debsig") {
+				t.Errorf("%q: %v, %v", config, err, facts.Settings.Options)
+			}
+			return places(refusals)
+		}
+		if got := judged("other"); got != "" {
+			t.Errorf("%q, without it: %s", config, got)
+		}
+		if got := judged("debsig-verify"); got != want {
+			t.Errorf("%q: %s", config, got)
+		}
+		if !tries {
+			continue // nothing can be mounted
+		}
+		t.Setenv("PATH", dir+":"+usual)
+		facts, _ := factsOf(t, scratch.dir, nil)
+		said, back := scratch.goBack(t, config, facts.Settings.Options)
+		t.Setenv("PATH", usual)
+		if back != (want == "") {
+			t.Errorf("%q: dpkg went back: %v; it says:\n%s", config, back, said)
 		}
 	}
 }

@@ -17,6 +17,7 @@ type Settings struct {
 	// Hooks are programs that dpkg runs around an install. If one fails, so does dpkg.
 	Hooks []Hook
 
+	unsigned     bool     // signatures within packages are not asked for
 	skipSame     string   // the line that makes dpkg pass over packages in the version that they have
 	selectedOnly string   // the line that makes dpkg pass over packages that are to be removed
 	forced       []string // the problems that dpkg overlooks
@@ -54,7 +55,7 @@ func settle(config []configLine, version string) Settings {
 	s := Settings{forced: []string{"security-mac", "downgrade"}} // what dpkg does without being told
 	order, err := CompareVersions(version, knownUpTo)
 	newer := err != nil || order >= 0
-	debsig, triggers := true, ""
+	triggers := ""
 	usual := map[string]string{"admindir": "/var/lib/dpkg", "instdir": "/"}
 	folders := maps.Clone(usual)
 	set := map[string]configLine{}
@@ -109,7 +110,7 @@ func settle(config []configLine, version string) Settings {
 		case "recursive":
 			refuse(c, "recursive makes dpkg look for folders of packages, and refuse their files")
 		case "no-debsig":
-			debsig = false
+			s.unsigned = true
 		case "triggers", "no-triggers":
 			triggers = c.name
 		case "skip-same-version":
@@ -139,12 +140,12 @@ func settle(config []configLine, version string) Settings {
 			refuse(c, c.name+" makes dpkg work in "+quote(c.value)+", not where the container's packages are")
 		}
 	}
-	s.override(debsig, triggers)
+	s.override(triggers)
 	return s
 }
 
 // override finds the options that make dpkg install as if its configuration were a distribution's.
-func (s *Settings) override(debsig bool, triggers string) {
+func (s *Settings) override(triggers string) {
 	if !s.forces("downgrade") {
 		s.Options = append(s.Options, "--force-downgrade")
 		s.force("downgrade", true)
@@ -158,9 +159,6 @@ func (s *Settings) override(debsig bool, triggers string) {
 	}
 	if triggers == "no-triggers" {
 		s.Options = append(s.Options, "--triggers") // else packages stay as they are before their triggers
-	}
-	if debsig {
-		s.Options = append(s.Options, "--no-debsig") // rebuilt packages have no such signature; the patch set has one of its own
 	}
 }
 

@@ -20,7 +20,7 @@ func TestSettingsAreJudgedAsByDpkg(t *testing.T) {
 		options string
 		refused bool
 	}{
-		"":                                         {options: "--no-debsig"},
+		"":                                         {},
 		"no-debsig\nlog /var/log/dpkg.log\n":       {},
 		"force-unsafe-io\nno-debsig":               {},
 		"no-debsig\nrefuse-downgrade":              {options: "--force-downgrade"},
