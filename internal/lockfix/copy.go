@@ -88,6 +88,7 @@ func (t *target) clean() error {
 	if ours {
 		err = t.root.Remove(policyFile)
 	}
+	err = errors.Join(err, t.removeTrialLinks())
 	// What is not there is not to be removed from a filesystem that may be read-only.
 	_, missing := t.root.Lstat(privateDir)
 	if errors.Is(missing, fs.ErrNotExist) {

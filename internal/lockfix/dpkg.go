@@ -23,10 +23,12 @@ const (
 	outputShown = 2000 // bytes of dpkg's output in an error: its last lines have the reason
 )
 
+const searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 // environment is all that dpkg and the maintainer scripts get: kolla's images put a virtual environment first in PATH, whose Python is
 // not the distribution's. SYSTEMD_OFFLINE makes systemctl leave the running system alone: systemctl(1).
 var environment = []string{
-	"/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8",
+	"/usr/bin/env", "-i", "PATH=" + searchPath, "HOME=/root", "LC_ALL=C.UTF-8",
 	"DEBIAN_FRONTEND=noninteractive", "SYSTEMD_OFFLINE=1",
 }
 

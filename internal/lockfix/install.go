@@ -107,16 +107,16 @@ func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, d 
 	}
 	faultpoint.Hit("copied " + t.Name)
 	w.begun = true
-	if err := j.dpkg(ctx, t, d.command(paths), ""); err != nil {
+	if err := j.dpkg(ctx, t, d.command(t.seen.Dpkg.Settings.Options, paths), ""); err != nil {
 		return &stepError{"install", fmt.Errorf("cannot install %s in %s: %w", list(d.packages), t.Name, err)}
 	}
 	faultpoint.Hit("unpacked " + t.Name)
 	return t.verify(ctx, before, d)
 }
 
-// command is dpkg's. What was left out of the packages from before is left out again, whatever the container's rules say by now.
-func (d delivery) command(paths []string) []string {
-	args := []string{"--force-confdef", "--force-confold"}
+// command is dpkg's. The options set aside what its configuration says against it. What was left out of the packages from before is left out again, whatever the container's rules say by now.
+func (d delivery) command(options, paths []string) []string {
+	args := append([]string{"--force-confdef", "--force-confold"}, options...)
 	for _, p := range d.packages {
 		for _, e := range d.excluded[p.Name] {
 			args = append(args, e.Option())

@@ -28,6 +28,7 @@ func (p *ContainerPlan) aim(o Options, set Set) {
 		return
 	default: // they were not asked for, or there is the library alone to be taken back
 		p.packagesBack()
+		p.Failure = p.backRefused()
 	}
 	switch {
 	case p.Failure != nil:

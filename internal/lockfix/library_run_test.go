@@ -66,11 +66,8 @@ func kollaHost(t *testing.T) *world {
 	return w
 }
 
-// libvirt gives the world processes of its own, and one of them to this container.
+// libvirt gives the container a process.
 func (w *world) libvirt(b *box) {
-	w.proc = w.t.TempDir()
-	w.must(os.MkdirAll(filepath.Join(w.proc, "self", "ns"), 0o755))
-	w.must(os.Symlink("mnt:[1]", filepath.Join(w.proc, "self", "ns", "mnt")))
 	b.daemon = 5000
 	w.process(b, b.daemon, "libvirtd", "/usr/sbin/libvirtd")
 }

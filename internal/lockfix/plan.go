@@ -1,6 +1,7 @@
 package lockfix
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,6 +28,8 @@ type Seen struct {
 	Architecture    string
 	Packages        []deb.Package                 // everything in its dpkg database
 	Problems        map[string][]deb.FileProblem  // by package: files that are not as the wanted package has them
+	Dpkg            deb.Facts                     // what dpkg would come upon there
+	Links           []deb.Refusal                 // hard links that it could not make
 	Kept            *baseline.Index               // the packages from before, if this host keeps them
 	Judged          map[string]baseline.Judgement // by package: whose it is; nil where packages are not of interest
 	KeptDamage      string                        // why those cannot be used
@@ -273,6 +276,9 @@ func (p *ContainerPlan) patch(o Options, set Set) {
 			Message: fmt.Sprintf("cannot replace packages in %s that nobody could bring back: %s", s.Name,
 				reasons(refused, func(j baseline.Judgement) string { return j.Why })),
 		}
+		return
+	}
+	if p.Failure = cmp.Or(p.dpkgRefuses(replace, len(hold) > 0), s.misses(set)); p.Failure != nil {
 		return
 	}
 	if p.Failure = unmet(s, replace, "the patch set lacks packages that are tied to them by exact version"); p.Failure != nil {

@@ -136,6 +136,7 @@ func (p *ContainerPlan) takeBack() {
 	if _, ok := p.libraryStep(); (ok || programs) && slices.Contains(p.Seen.Dead.Begun, Restart) {
 		p.Steps = append(p.Steps, Step{Verb: Restart})
 	}
+	p.leaveRefused()
 }
 
 // packagesBack plans the way back for the packages alone.

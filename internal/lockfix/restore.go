@@ -61,6 +61,10 @@ func (p *ContainerPlan) restore() {
 		}
 		p.Changes = append(p.Changes, change)
 	}
+	if p.Failure = p.dpkgRefuses(replace, len(hold)+len(unhold) > 0); p.Failure != nil {
+		return
+	}
+	p.noteMissed(replace)
 	if p.Failure = unmet(s, replace, "these were installed or upgraded since"); p.Failure != nil {
 		return
 	}

@@ -138,6 +138,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		}
 	}
 	j.judge(ctx, o, set, targets)
+	j.foresee(ctx, o, set, targets)
 	return j.carryOut(ctx, o, call, set, f, targets, dead, result)
 }
 
@@ -159,11 +160,7 @@ const nothingHere = "this host has no kolla container that can carry QEMU: nothi
 
 // carryOut plans, applies unless it is check mode, and reports.
 func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Set, f *files, targets []*target, dead *deadRun, result Result) (Result, error) {
-	var seen []Seen
-	for _, t := range targets {
-		seen = append(seen, t.seen)
-	}
-	plans := MakePlan(o, set, seen)
+	plans := j.plan(ctx, o, set, call.CheckMode, targets)
 	hostLacksRoom(set, measureHost(j.dir), plans)
 	j.findUnits(ctx, plans)
 	if o.OnError == OnErrorRollback {

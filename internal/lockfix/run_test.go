@@ -1,7 +1,6 @@
 package lockfix
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -33,7 +32,7 @@ func options() Options {
 // host is a job on the world, whose state folder is the test's own.
 func (w *world) job() *job {
 	return &job{
-		engine: w, dir: filepath.Join(w.dir, "state"), proc: cmp.Or(w.proc, "/proc"),
+		engine: w, dir: filepath.Join(w.dir, "state"), proc: w.proc,
 		units: units{
 			runs:    func(context.Context, string) (bool, error) { return false, nil },
 			restart: func(context.Context, string, time.Duration) error { return errors.New("no systemd here") },

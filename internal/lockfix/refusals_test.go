@@ -1,0 +1,247 @@
+package lockfix
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
+	"github.com/nfslock/ansible-collection-kolla/internal/deb"
+	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+)
+
+// refuses is what dpkg would stop at before it unpacks, or in the middle, in this world's containers.
+func (b *box) refuses(args []string) error {
+	read := func(name string) string {
+		text, _ := os.ReadFile(filepath.Join(b.root, name))
+		return string(text)
+	}
+	for line := range strings.Lines(read("var/lib/dpkg/statoverride")) {
+		if user, _, _ := strings.Cut(line, " "); !strings.Contains("\n"+read("etc/passwd"), "\n"+user+":") {
+			return fmt.Errorf("unknown system user '%s' in statoverride file", user)
+		}
+	}
+	settings := read("etc/dpkg/dpkg.cfg")
+	if strings.Contains(settings, "no-act\n") {
+		return errors.New("nothing was done, and this is called success")
+	}
+	root, err := os.OpenRoot(b.root)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	db, err := deb.OpenDatabase(root)
+	if err != nil {
+		return err
+	}
+	for _, name := range args[slices.Index(args, "--install")+1:] {
+		f, err := os.Open(b.root + name)
+		if err != nil {
+			return err
+		}
+		archive, err := deb.ReadArchive(f)
+		f.Close()
+		if err != nil {
+			return nil // unpack says what is the matter
+		}
+		p := archive.Package
+		for clause := range strings.SplitSeq(p.Depends, ", ") {
+			if name, _, _ := strings.Cut(clause, " "); name != "" && !db.Installed(name) {
+				return fmt.Errorf("dependency problems prevent configuration of %s: it depends on %s", p.Name, name)
+			}
+		}
+		have, _ := db.Package(p.Name)
+		older := false
+		if have.Version != "" {
+			order, err := deb.CompareVersions(p.Version, have.Version)
+			older = err == nil && order < 0
+		}
+		if older && strings.Contains(settings, "refuse-downgrade\n") && !slices.Contains(args, "--force-downgrade") {
+			return fmt.Errorf("will not downgrade %s", p.Name)
+		}
+		for path := range archive.Md5sums {
+			if slices.Contains(b.mounted, "/"+path) {
+				return fmt.Errorf("unable to make backup link of './%s' before installing new version: Invalid cross-device link", path)
+			}
+		}
+	}
+	return nil
+}
+
+// link is perl with one of the two commands for hard links.
+func (b *box) link(args []string) string {
+	var out strings.Builder
+	for _, file := range args[1:] {
+		errno := 0
+		if b.noLinks {
+			errno = 18
+		} else if !strings.Contains(args[0], "unlink") {
+			errno = 17
+		}
+		fmt.Fprintf(&out, "%d %s\n", errno, file)
+	}
+	return out.String()
+}
+
+// mount lets something be mounted in a container.
+func (w *world) mount(b *box, path, options string) {
+	w.t.Helper()
+	b.mounted = append(b.mounted, path)
+	dir := filepath.Join(w.proc, fmt.Sprint(b.PID))
+	w.must(os.MkdirAll(dir, 0o755))
+	f, err := os.OpenFile(filepath.Join(dir, "mountinfo"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	w.must(err)
+	_, err = fmt.Fprintf(f, "40 1 8:1 / %s %s - ext4 /dev/sda1 rw\n", path, options)
+	w.must(errors.Join(err, f.Close()))
+}
+
+func (w *world) write(b *box, name, text string) {
+	w.t.Helper()
+	name = filepath.Join(b.root, name)
+	w.must(os.MkdirAll(filepath.Dir(name), 0o755))
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o755)
+	w.must(err)
+	_, err = f.WriteString(text)
+	w.must(errors.Join(err, f.Close()))
+}
+
+// iscsi is what dependentUtils depends on.
+var iscsi = testDeb{name: "libiscsi7", version: "1"}
+
+func dependentUtils(version string) testDeb {
+	p := qemuUtils(version)
+	p.fields = "Depends: libiscsi7\n"
+	return p
+}
+
+// TestWhatDpkgWouldRefuseIsFoundBeforeAnythingIsBegun has each thing that the world's dpkg stops at: check mode says the same as a run, and neither begins
+// anything, in the other container neither. Then it is mended, and the run does all.
+func TestWhatDpkgWouldRefuseIsFoundBeforeAnythingIsBegun(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		fault  func(w *world, b *box)
+		mend   func(w *world, b *box)
+		want   string
+		hint   string
+		passes bool // dpkg does it all the same
+	}{
+		{
+			name:  "hard links refused",
+			fault: func(_ *world, b *box) { b.noLinks, b.Seccomp = true, "custom" },
+			mend:  func(_ *world, b *box) { b.noLinks = false },
+			want:  "/var/lib/dpkg/status: no hard link can be made of it (invalid cross-device link)", hint: "seccomp",
+		},
+		{
+			name:  "an override of a user that is not there",
+			fault: func(w *world, b *box) { w.write(b, "var/lib/dpkg/statoverride", "messagebus root 4754 /x\n") },
+			mend: func(w *world, b *box) {
+				w.write(b, "etc/passwd", "messagebus:x:1:1:::\n")
+				w.write(b, "etc/group", "root:x:0:\n")
+			},
+			want: `/var/lib/dpkg/statoverride:1: there is no user "messagebus"`, hint: "dpkg-statoverride --remove /x",
+		},
+		{
+			name:  "a mount over a file",
+			fault: func(w *world, b *box) { w.mount(b, "/usr/bin/qemu-img", "ro") },
+			mend: func(w *world, b *box) {
+				b.mounted = nil
+				w.must(os.RemoveAll(filepath.Join(w.proc, fmt.Sprint(b.PID))))
+			},
+			want: "qemu-utils: /usr/bin/qemu-img: something is mounted there", hint: "volumes",
+		},
+		{
+			name:  "a mount over a folder with programs",
+			fault: func(w *world, b *box) { w.mount(b, "/usr/bin", "rw") },
+			mend: func(w *world, b *box) {
+				b.mounted = nil
+				w.must(os.RemoveAll(filepath.Join(w.proc, fmt.Sprint(b.PID))))
+			},
+			want: "cannot patch cinder_volume: dpkg can put the packages there, and what runs would not be theirs: qemu-utils: /usr/bin/qemu-img: it is in what is mounted at /usr/bin", hint: "image", passes: true,
+		},
+		{
+			name: "a dependency that was removed",
+			fault: func(w *world, b *box) {
+				w.must(b.edit("libiscsi7", restate("install ok installed", "deinstall ok config-files")))
+			},
+			mend: func(w *world, b *box) {
+				w.must(b.edit("libiscsi7", restate("deinstall ok config-files", "install ok installed")))
+			},
+			want: "qemu-utils 1:7.2-7+nfslock1 Depends libiscsi7: nothing meets it", hint: "apt-get -f install",
+		},
+		{
+			name:  "a dependency that is half configured",
+			fault: func(w *world, b *box) { w.must(b.edit("libiscsi7", restate("ok installed", "ok half-configured"))) },
+			mend:  func(w *world, b *box) { w.must(b.edit("libiscsi7", restate("ok half-configured", "ok installed"))) },
+			want:  "libiscsi7 is half-configured: dpkg does not configure the package", hint: "apt-get -f install",
+		},
+		{
+			name:  "a configuration with which dpkg does nothing",
+			fault: func(w *world, b *box) { w.write(b, "etc/dpkg/dpkg.cfg", "no-act\n") },
+			mend: func(w *world, b *box) {
+				w.must(os.WriteFile(filepath.Join(b.root, "etc/dpkg/dpkg.cfg"), []byte(footprint), 0o644))
+			},
+			want: "/etc/dpkg/dpkg.cfg:2: no-act makes dpkg do nothing", hint: "take that line out",
+		},
+		{
+			name: "a diversion with another program in its place",
+			fault: func(w *world, b *box) {
+				w.write(b, "var/lib/dpkg/diversions", "/usr/bin/qemu-img\n/usr/bin/qemu-img.distrib\n:\n")
+				w.must(os.Rename(filepath.Join(b.root, "usr/bin/qemu-img"), filepath.Join(b.root, "usr/bin/qemu-img.distrib")))
+				w.write(b, "usr/bin/qemu-img", "ELF")
+			},
+			mend: func(w *world, b *box) {
+				w.must(os.Remove(filepath.Join(b.root, "var/lib/dpkg/diversions")))
+				w.must(os.Rename(filepath.Join(b.root, "usr/bin/qemu-img.distrib"), filepath.Join(b.root, "usr/bin/qemu-img")))
+			},
+			want: "qemu-utils: /usr/bin/qemu-img: it is diverted to /usr/bin/qemu-img.distrib, and what runs is another program", hint: "dpkg-divert", passes: true,
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.add("nova_libvirt", dependentUtils(stock), iscsi)
+			b := w.add("cinder_volume", dependentUtils(stock), iscsi)
+			set, f := folder(t, dependentUtils(patched))
+			test.fault(w, b)
+			before := w.snapshot()
+			for _, check := range []bool{true, false, true, false} {
+				r, err := w.run(options(), ansible.Call{CheckMode: check}, set, f)
+				if err == nil || statuses(r) != "nova_libvirt unchanged, cinder_volume failed" || r.Changed {
+					t.Fatalf("check %v: %v, %+v", check, err, r)
+				}
+				e := r.Containers[1].Error
+				if e.Step != "plan" || !strings.Contains(e.Message, test.want) || !strings.Contains(e.Hint, test.hint) {
+					t.Errorf("check %v: %+v", check, *e)
+				}
+				if _, err := os.Stat(w.job().baseline("cinder_volume")); len(w.calls) > 0 || err == nil || journalLeft(w) {
+					t.Errorf("check %v: something was begun: %v", check, w.calls)
+				}
+			}
+			if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+				t.Errorf("-before +after:\n%s", diff)
+			}
+			w.write(b, "tmp.deb", string(dependentUtils(patched).bytes()))
+			err := b.dpkg(engine.Command{Args: []string{"dpkg", "--install", "/tmp.deb"}})
+			if (err == nil) != test.passes {
+				t.Errorf("dpkg says: %v", err)
+			}
+			w.must(os.Remove(filepath.Join(b.root, "tmp.deb")))
+			if test.passes {
+				return
+			}
+			test.mend(w, b)
+			if r, err := w.run(options(), ansible.Call{}, set, f); err != nil || statuses(r) != "nova_libvirt patched, cinder_volume patched" {
+				t.Errorf("mended: %v, %+v", err, r)
+			}
+		})
+	}
+}
+
+func restate(from, to string) func(string) string {
+	return func(stanza string) string { return strings.Replace(stanza, from, to, 1) }
+}
