@@ -3,7 +3,6 @@ package lockfix
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -79,10 +78,9 @@ func (t *target) linked(names []string) (files []string) {
 func (t *target) removeTrialLinks() (err error) {
 	for _, name := range deb.TrialLinks(slices.Collect(maps.Values(t.seen.Dpkg.Links))) {
 		name = strings.TrimPrefix(name, "/")
-		if _, missing := t.root.Lstat(name); errors.Is(missing, fs.ErrNotExist) {
-			continue // nothing is removed from what may be read-only
+		if info, e := t.root.Lstat(name); e == nil && info.Mode().IsRegular() {
+			err = errors.Join(err, t.root.Remove(name))
 		}
-		err = errors.Join(err, t.root.Remove(name))
 	}
 	return err
 }

@@ -76,6 +76,7 @@ func (b *box) refuses(args []string) error {
 
 // link is perl with one of the two commands for hard links.
 func (b *box) link(args []string) string {
+	b.trials = append(b.trials, strings.Join(args[1:], " "))
 	var out strings.Builder
 	for _, file := range args[1:] {
 		errno := 0
@@ -244,4 +245,198 @@ func TestWhatDpkgWouldRefuseIsFoundBeforeAnythingIsBegun(t *testing.T) {
 
 func restate(from, to string) func(string) string {
 	return func(stanza string) string { return strings.Replace(stanza, from, to, 1) }
+}
+
+// TestWhatDpkgIsConfiguredAgainstIsSetAsideAndSaid: with refuse-downgrade a patched container had no way back.
+func TestWhatDpkgIsConfiguredAgainstIsSetAsideAndSaid(t *testing.T) {
+	w := newWorld(t)
+	b := w.add("cinder_volume", qemuUtils(stock))
+	w.write(b, "etc/dpkg/dpkg.cfg", "refuse-downgrade\nforce-confnew\npost-invoke=\"touch /x\"\n")
+	set, f := folder(t, qemuUtils(patched))
+	before := w.snapshot()
+	back := options()
+	back.State = Absent
+	for _, step := range []struct {
+		o   Options
+		set Set
+		f   *files
+	}{{options(), set, f}, {back, Set{}, nil}} {
+		for _, check := range []bool{true, false} {
+			r, err := w.run(step.o, ansible.Call{CheckMode: check}, step.set, step.f)
+			said := strings.Join(r.Warnings, "\n")
+			if err != nil || !strings.Contains(said, "--force-downgrade --refuse-confnew") || !strings.Contains(said, `"touch /x" (post-invoke, /etc/dpkg/dpkg.cfg:4)`) {
+				t.Fatalf("%s, check %v: %v, %s", step.o.State, check, err, said)
+			}
+		}
+	}
+	for _, call := range w.calls {
+		if strings.Contains(call, "--install") && !strings.Contains(call, "--force-confold --force-downgrade --refuse-confnew --") {
+			t.Error(call)
+		}
+	}
+	if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+		t.Errorf("-before +after:\n%s", diff)
+	}
+	if r, err := w.run(options(), ansible.Call{}, set, f); err != nil || len(r.Warnings) != 2 {
+		t.Fatalf("%v, %v", err, r.Warnings)
+	}
+	if r, err := w.run(options(), ansible.Call{}, set, f); err != nil || len(r.Warnings) > 0 {
+		t.Errorf("nothing is installed, and yet it is said: %v, %v", err, r.Warnings)
+	}
+	// A rollback is such a call, too.
+	w.mustRun(back, Set{}, nil)
+	w.fail = func(call string) error {
+		if strings.Contains(call, "--set-selections") {
+			w.fail = nil
+			return errors.New("the cause")
+		}
+		return nil
+	}
+	if r, err := w.run(options(), ansible.Call{}, set, f); err == nil || statuses(r) != "cinder_volume rolled_back" {
+		t.Errorf("%v, %s", err, statuses(r))
+	}
+}
+
+func TestAPackageThatDpkgWouldPassOverIsNotCalledMended(t *testing.T) {
+	w := newWorld(t)
+	b := w.add("cinder_volume", qemuUtils(stock))
+	w.write(b, "etc/dpkg/dpkg.cfg", "skip-same-version\n")
+	set, f := folder(t, qemuUtils(patched))
+	w.mustRun(options(), set, f)
+	w.must(os.WriteFile(filepath.Join(b.root, "usr/bin/qemu-img"), []byte("altered"), 0o755))
+	r, err := w.run(options(), ansible.Call{}, set, f)
+	if err == nil || !strings.Contains(err.Error(), "/etc/dpkg/dpkg.cfg:2: it makes dpkg pass over a package in the version that is there") || len(w.calls) > 0 {
+		t.Errorf("%v, %+v, %v", err, r, w.calls)
+	}
+}
+
+// TestHardLinksAreTriedOnlyWhereDpkgIsToWork: each trial is a call of the engine, and check mode makes no link.
+func TestHardLinksAreTriedOnlyWhereDpkgIsToWork(t *testing.T) {
+	w := twoContainers(t)
+	set, f := folder(t, qemuUtils(patched))
+	libvirt, volume := w.boxes["nova_libvirt"], w.boxes["cinder_volume"]
+	libvirt.Seccomp = "custom"
+	left := []string{"usr/bin/qemu-img.nfslock-link", "var/lib/dpkg/status.nfslock-link"}
+	for _, name := range left {
+		w.write(volume, name, "")
+	}
+	tried := func(o Options, check bool, set Set, f *files) string {
+		libvirt.trials, volume.trials = nil, nil
+		if _, err := w.run(o, ansible.Call{CheckMode: check}, set, f); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(libvirt.trials, volume.trials)
+	}
+	const status, all = "/var/lib/dpkg/status", "/var/lib/dpkg/status /usr/bin/qemu-img"
+	back, library := options(), libraryOptions()
+	back.State = Absent
+	for _, test := range []struct {
+		name string
+		got  func() string
+		want string
+	}{
+		{"check mode", func() string { return tried(options(), true, set, f) }, "[" + status + "] []"},
+		{"the library", func() string { return tried(library, false, Set{}, nil) }, "[] []"},
+		{"an install", func() string { return tried(options(), false, set, f) }, "[" + all + "] [" + all + "]"},
+		{"nothing to do", func() string { return tried(options(), false, set, f) }, "[] []"},
+		{"a hold", func() string {
+			w.must(volume.edit("qemu-utils", restate("hold ok", "install ok")))
+			return tried(options(), false, set, f)
+		}, "[] [" + status + "]"},
+		{"the way back", func() string { return tried(back, false, Set{}, nil) }, "[" + all + "] [" + all + "]"},
+	} {
+		if got := test.got(); got != test.want {
+			t.Errorf("%s: %s", test.name, got)
+		}
+	}
+	for _, name := range left {
+		if _, err := os.Lstat(filepath.Join(volume.root, name)); err == nil {
+			t.Errorf("what a trial that was killed left is still there: %s", name)
+		}
+	}
+}
+
+// TestAHoldThatDpkgCannotSetIsFoundBefore: it writes its status as an install does.
+func TestAHoldThatDpkgCannotSetIsFoundBefore(t *testing.T) {
+	w := newWorld(t)
+	b := w.add("cinder_volume", qemuUtils(stock))
+	set, f := folder(t, qemuUtils(patched))
+	w.mustRun(options(), set, f)
+	w.must(b.edit("qemu-utils", restate("hold ok", "install ok")))
+	b.noLinks = true
+	if r, err := w.run(options(), ansible.Call{}, set, f); err == nil || !strings.Contains(err.Error(), "no hard link can be made") || len(w.calls) > 0 || journalLeft(w) {
+		t.Errorf("%v, %+v, %v", err, r, w.calls)
+	}
+	b.noLinks = false
+	w.write(b, "etc/dpkg/dpkg.cfg", "no-act\n")
+	if r, err := w.run(options(), ansible.Call{}, set, f); err == nil || !strings.Contains(err.Error(), "no-act") || len(w.calls) > 0 || journalLeft(w) {
+		t.Errorf("%v, %+v, %v", err, r, w.calls)
+	}
+}
+
+// TestAWayBackThatDpkgWouldRefuseIsNotBegun: a run died in the container, and since then dpkg can do nothing there.
+func TestAWayBackThatDpkgWouldRefuseIsNotBegun(t *testing.T) {
+	set, f := folder(t, qemuUtils(patched))
+	back := options()
+	back.State = Absent
+	for _, test := range []struct {
+		name string
+		o    Options
+		set  Set
+		f    *files
+		fail bool
+		want string // then
+	}{
+		{"nobody asks for it", only("nova_libvirt"), set, f, false, "nova_libvirt unchanged, cinder_volume rolled_back"},
+		{"it is to be patched", options(), set, f, true, "nova_libvirt unchanged, cinder_volume patched"},
+		{"it is to be restored", back, Set{}, nil, true, "nova_libvirt restored, cinder_volume restored"},
+		{"the library is to come", libraryOptions(), Set{}, nil, true, "nova_libvirt skipped, cinder_volume patched"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := twoContainers(t)
+			w.mustRun(only("nova_libvirt"), set, f)
+			b := w.boxes["cinder_volume"]
+			w.stopIn("cinder_volume: dpkg --force", nil, only("cinder_volume"), set, f)
+			w.must(b.edit("qemu-utils", restate("install ok installed", "install ok half-configured")))
+			w.write(b, "var/lib/dpkg/statoverride", "messagebus root 4754 /x\n")
+			before := w.snapshot()
+			w.calls = nil
+			for _, check := range []bool{true, false, false} {
+				r, err := w.run(test.o, ansible.Call{CheckMode: check}, test.set, test.f)
+				said := fmt.Sprint(err, r.Warnings)
+				if (err != nil) != test.fail || !strings.Contains(said, `there is no user "messagebus"`) || !strings.Contains(said, "dpkg-statoverride --remove /x") {
+					t.Fatalf("check %v: %s: %s", check, statuses(r), said)
+				}
+				if !journalLeft(w) || len(w.calls) > 0 {
+					t.Errorf("check %v: %s: %v", check, statuses(r), w.calls)
+				}
+			}
+			if diff := cmp.Diff(before, w.snapshot()); diff != "" {
+				t.Errorf("-before +after:\n%s", diff)
+			}
+			w.must(os.Remove(filepath.Join(b.root, "var/lib/dpkg/statoverride")))
+			if r, err := w.run(test.o, ansible.Call{}, test.set, test.f); err != nil || journalLeft(w) {
+				t.Errorf("mended: %v, %+v", err, r)
+			} else if statuses(r) != test.want {
+				t.Errorf("mended: %s", statuses(r))
+			}
+		})
+	}
+}
+
+func TestWhatRunsInsteadIsOnlyNotedOnTheWayBack(t *testing.T) {
+	w := newWorld(t)
+	b := w.add("cinder_volume", qemuUtils(stock))
+	set, f := folder(t, qemuUtils(patched))
+	w.mustRun(options(), set, f)
+	w.mount(b, "/usr/bin", "rw")
+	if _, err := w.run(options(), ansible.Call{}, set, f); err == nil || !strings.Contains(err.Error(), "cannot patch cinder_volume") {
+		t.Errorf("it is patched already, and what runs is another program: %v", err)
+	}
+	o := options()
+	o.State = Absent
+	r, err := w.run(o, ansible.Call{}, Set{}, nil)
+	if err != nil || statuses(r) != "cinder_volume restored" || !strings.Contains(strings.Join(r.Warnings, "\n"), "/usr/bin/qemu-img: it is in what is mounted at /usr/bin") {
+		t.Errorf("%v, %+v", err, r)
+	}
 }
