@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Starts kolla's containers afresh, as kolla-ansible does. --only starts just those; --recreate replaces one of those that run
-# and leaves the others alone, as a deploy with changed settings does.
-# usage: up.sh [--locks refused|none|fine] [--release RELEASE] [--only NAME,…] [--restart POLICY] [--read-only NAME,…] | up.sh --recreate NAME [--locks …] [--release RELEASE] [--restart POLICY]
+# and leaves the others alone, as a deploy with changed settings does. --linkless gives some a seccomp profile that refuses hard links.
+# usage: up.sh [--locks refused|none|fine] [--release RELEASE] [--only NAME,…] [--restart POLICY] [--read-only NAME,…] [--linkless NAME,…] | up.sh --recreate NAME [--locks …] [--release RELEASE] [--restart POLICY]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/integration/lab/container.sh
 . "$here/container.sh"
-locks=refused release=bookworm only=nova_libvirt,nova_compute,cinder_api,cinder_volume,cinder_scheduler policy=no fixed='' recreate=''
+locks=refused release=bookworm only=nova_libvirt,nova_compute,cinder_api,cinder_volume,cinder_scheduler policy=no fixed='' linkless='' recreate=''
 while [ $# -gt 0 ]; do
   case $1 in
   --locks) locks=$2 ;;
@@ -14,6 +14,7 @@ while [ $# -gt 0 ]; do
   --only) only=$2 ;;
   --restart) policy=$2 ;;
   --read-only) fixed=$2 ;;
+  --linkless) linkless=$2 ;;
   --recreate) recreate=$2 only=$2 locks=fine ;;
   *)
     sed -n '4s/^# //p' "$0" >&2
@@ -69,6 +70,7 @@ start() {
   case ,$only, in *,"$name",*) ;; *) return 0 ;; esac
   # Nothing could be configured there.
   case ,$fixed, in *,"$name",*) set -- --read-only "$@" && command=(sleep infinity) ;; esac
+  case ,$linkless, in *,"$name",*) set -- "${@/#seccomp=*/seccomp=$here/seccomp/links-refused.json}" ;; esac
   docker run -d --name "$name" --label nfslock.lab=up --label "nfslock.lab.folder=$run" --network none --restart "$policy" \
     "${deployed[@]}" -e "KOLLA_SERVICE_NAME=$service" --health-cmd "$health" \
     -v "$etc/$service:/var/lib/kolla/config_files:ro" -v "$run/log:/var/log/kolla" "$@" "nfslock-lab/$service:$release" "${command[@]}" >/dev/null
