@@ -56,6 +56,11 @@ func TestPlanBeginsNothingThatDpkgWouldRefuse(t *testing.T) {
 			hint: "mend that in the container first: apt-get -f install",
 		},
 		{
+			name: "a dependency that is half installed, and mended by the same install", set: planSet(newUtils, rebuilt("qemu-block-extra", stock, "+nfslock1")),
+			seen: seen(nothing, with(utils, func(p *deb.Package) { p.Status.State = "half-installed" }), with(installed("qemu-block-extra", stock), func(p *deb.Package) { p.Depends = "qemu-utils" })),
+			want: "patched; keep qemu-block-extra; install qemu-utils qemu-block-extra; hold qemu-utils qemu-block-extra", notes: "cinder_api: qemu-utils is iH 1:7.2-7, so it cannot be kept for state: absent",
+		},
+		{
 			name: "a dependency of what is not to be installed", set: planSet(newUtils), seen: seen(nothing, utils, with(installed("qemu-system-arm", stock), depends)),
 			want: "patched; keep qemu-utils; install qemu-utils; hold qemu-utils",
 		},
@@ -156,6 +161,73 @@ func TestPlanBeginsNothingThatDpkgWouldRefuse(t *testing.T) {
 			}
 			if got := strings.Join(p.Notes, "\n"); got != test.notes {
 				t.Errorf("notes %s", got)
+			}
+		})
+	}
+}
+
+// A run died in the container, and dpkg would refuse to bring back what it found.
+func TestPlanLeavesWhatDpkgWouldRefuseToBringBack(t *testing.T) {
+	stockUtils, half := installed("qemu-utils", stock), with(rebuilt("qemu-utils", stock, "+nfslock1"), func(p *deb.Package) { p.Status.State = "half-configured" })
+	line := deb.Refusal{Where: "/etc/dpkg/dpkg.cfg:3", Why: "no-act makes dpkg do nothing", Remedy: "take it out"}
+	file := deb.Refusal{Package: "qemu-utils", Where: "/usr/bin/qemu-img", Why: "it is immutable", Remedy: "chattr -i"}
+	const cannot = "cannot change the packages of cinder_api: dpkg would refuse to bring back what was there: "
+	for _, test := range []struct {
+		name   string
+		have   deb.Package
+		change func(*Seen)
+		want   string // the plan
+		stays  string
+	}{
+		{name: "nothing is refused", have: half, want: "rolled_back; install qemu-utils"},
+		{
+			name: "a line of the configuration", have: half, change: func(s *Seen) { s.Dpkg.Settings.Refusals = []deb.Refusal{line} },
+			want: "skipped", stays: cannot + "/etc/dpkg/dpkg.cfg:3: no-act makes dpkg do nothing (take it out)",
+		},
+		{
+			name: "a file", have: half, change: func(s *Seen) { s.Dpkg.Files = []deb.Refusal{file} },
+			want: "skipped", stays: cannot + "qemu-utils: /usr/bin/qemu-img: it is immutable (chattr -i)",
+		},
+		{
+			name: "a file of a package that is not kept", have: half, change: func(s *Seen) { s.Kept, s.Dpkg.Files = nil, []deb.Refusal{file} },
+			want: "skipped", stays: cannot + "qemu-utils: /usr/bin/qemu-img: it is immutable (chattr -i)",
+		},
+		{
+			name: "a dependency", have: half, change: func(s *Seen) { s.Kept.Packages[0].Control.Depends = "libiscsi7" },
+			want: "skipped", stays: cannot + "qemu-utils: qemu-utils 1:7.2-7 Depends libiscsi7: nothing meets it: dpkg does not configure the package (mend that in the container first: apt-get -f install)",
+		},
+		{
+			name: "hard links", have: half, change: func(s *Seen) { s.Links = []deb.Refusal{{Where: "/x", Why: "no link", Remedy: "allow it"}} },
+			want: "skipped", stays: cannot + "/x: no link (allow it)",
+		},
+		{
+			name: "what is there again is not asked of dpkg", have: stockUtils, change: func(s *Seen) { s.Dpkg.Files = []deb.Refusal{file} },
+			want: "rolled_back; install qemu-utils",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := bookworm("cinder_api", test.have)
+			s.Unasked = true
+			s.Dead = &Before{Name: s.Name, ID: s.ID, Packages: []BeforePackage{{Name: "qemu-utils", Version: stock, Whole: true, Replaced: true}}, Begun: []Verb{Install}}
+			s.Kept = &baseline.Index{ID: s.ID, Suffix: "+nfslock1", Packages: []baseline.Kept{{Name: "qemu-utils", Version: stock, Control: stockUtils}}}
+			if test.change != nil {
+				test.change(&s)
+			}
+			p := MakePlan(options(), Set{}, []Seen{s})[0]
+			if got := tell(p); got != test.want || p.Stays != test.stays {
+				t.Errorf("got  %s; stays so: %s\nwant %s; stays so: %s", got, p.Stays, test.want, test.stays)
+			}
+			if c := p.Changes[0]; test.stays != "" && c.After != c.Before {
+				t.Errorf("nothing is to change, and yet: %+v", c)
+			}
+			if test.stays == "" {
+				return
+			}
+			s.Unasked = false
+			s.Distribution.Release = "trixie" // it cannot be patched either
+			p = MakePlan(options(), planSet(rebuilt("qemu-utils", stock, "+nfslock1")), []Seen{s})[0]
+			if p.Status != Failed || p.Failure == nil || len(p.Steps) > 0 || p.Back {
+				t.Errorf("asked for: %+v", p)
 			}
 		})
 	}
