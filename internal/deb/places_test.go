@@ -58,7 +58,7 @@ func TestPlacesAreJudgedAsByDpkg(t *testing.T) {
 			if out, err := exec.Command("chattr", "+"+flag, file).CombinedOutput(); err != nil {
 				t.Skipf("this filesystem has no attributes: %s", out)
 			}
-			t.Cleanup(func() { exec.Command("chattr", "-"+flag, file).Run() })
+			t.Cleanup(func() { _ = exec.Command("chattr", "-"+flag, file).Run() })
 		}
 	}
 	bind := func(name string, flags uintptr) func(*testing.T, string) {
@@ -67,7 +67,7 @@ func TestPlacesAreJudgedAsByDpkg(t *testing.T) {
 			if err := unix.Mount(file, file, "", unix.MS_BIND, ""); err != nil {
 				t.Skipf("nothing can be mounted: %v", err)
 			}
-			t.Cleanup(func() { unix.Unmount(file, unix.MNT_DETACH) })
+			t.Cleanup(func() { _ = unix.Unmount(file, unix.MNT_DETACH) })
 			if flags != 0 {
 				if err := unix.Mount("", file, "", unix.MS_BIND|unix.MS_REMOUNT|flags, ""); err != nil {
 					t.Fatal(err)
@@ -127,7 +127,7 @@ func TestPlacesAreJudgedAsByDpkg(t *testing.T) {
 		"in the place of another, forced":   {make: write("var/lib/dpkg/diversions", "/usr/bin/other\n/usr/bin/hello\n:\n"), config: "force-overwrite-diverted"},
 		"an override of nobody's":           {make: write("var/lib/dpkg/statoverride", "root nosuch1 4754 /x\n"), want: "/var/lib/dpkg/statoverride:1"},
 		"left out by a rule":                {make: func(*testing.T, string) {}, config: "path-exclude=/usr/bin/*", want: "/usr/bin/hello"},
-		"left out by a rule, and not there": {make: func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, "usr/bin/hello")) }, config: "path-exclude=/usr/bin/*"},
+		"left out by a rule, and not there": {make: func(_ *testing.T, dir string) { os.Remove(filepath.Join(dir, "usr/bin/hello")) }, config: "path-exclude=/usr/bin/*"},
 		"doing nothing":                     {make: func(*testing.T, string) {}, config: "no-act", want: "/root/.dpkg.cfg:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
