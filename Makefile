@@ -77,7 +77,6 @@ demo: build ## the main job from start to end, shown
 
 bench: build ## the same job by this module, with packages and with the library, and by a shell loop, in one run; WITH=PROGRAM adds another build of it; the diagnosis, of 6 and of 40 containers; SFTP by it and by OpenSSH; rpcbind_ensure without change
 	tests/bench/run.sh
-	tests/bench/library.sh
 	tests/bench/carriers.sh
 	tests/bench/sftp.sh
 	tests/integration/nodes/rpcbind.sh speed
