@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
@@ -32,6 +33,9 @@ const (
 
 // trialGrace is how long after the end of its run a trial may be there: as long as the commands that were begun last may take.
 const trialGrace = 10 * time.Second
+
+// clearLimit is far more than it takes to take a trial away, or a proof.
+const clearLimit = 20 * time.Second
 
 // logLimit is of a log's end: far more than a guest writes that never runs.
 const logLimit = 64 << 10
@@ -57,9 +61,9 @@ func (m *machine) startGuests(ctx context.Context, s seen, all []*trial, limit t
 	switch {
 	case v.libvirt == nil:
 		why = fmt.Sprintf("%s has no package %s", v.name, libvirtPackage)
-	case !hasFile(v, "usr/bin/virsh"):
+	case !v.has("usr/bin/virsh"):
 		why = v.name + " has no virsh"
-	case !hasFile(v, "usr/bin/timeout"):
+	case !v.has("usr/bin/timeout"):
 		why = "the container has no timeout(1), without which virsh might hang there for ever"
 	default:
 		kind, why = m.kindOf(ctx, v)
@@ -130,6 +134,7 @@ func (p *guestProof) make(ctx context.Context, m *machine, kind libvirt.Kind, li
 	began := time.Now()
 	p.start(ctx, m, kind, 2*limit)
 	p.MS = milliseconds(time.Since(began))
+	defer ansible.Allow(ctx, clearLimit)() // what follows is not to be cut off
 	p.clear(ctx, m)
 	removed := m.try(context.WithoutCancel(ctx), p.sight.view.folder, p.trial.device, work)
 	if problem := cmp.Or(removed.Problem, Evidence{Hangs: removed.Hangs}.hanging()); problem != "" {
@@ -162,16 +167,20 @@ func (p *guestProof) start(ctx context.Context, m *machine, kind libvirt.Kind, l
 	p.Trial = libvirt.NewTrial(until.Add(trialGrace))
 	folder := path.Join(trialFolders, p.Name)
 	file := path.Join(folder, description)
-	err := v.root.Mkdir(folder, 0o700)
-	if err == nil {
-		err = v.root.WriteFile(file, p.XML(kind, machineOf(v.architecture), path.Join(p.folder, firstImage)), 0o600)
-	}
+	xml := p.XML(kind, machineOf(v.architecture), path.Join(p.folder, firstImage))
+	_, err := inTime(ctx, func() (struct{}, error) {
+		err := v.root.Mkdir(folder, 0o700)
+		if err == nil {
+			err = v.root.WriteFile(file, xml, 0o600)
+		}
+		return struct{}{}, err
+	})
 	if err != nil {
 		p.say(Unproved, "", fmt.Sprintf("cannot put a guest's description into %s: %v", v.name, cause(err)))
 		return
 	}
 	out, late, err := m.virsh(ctx, v, limit, fmt.Sprintf("create --paused --autodestroy /%s; domstate %s; destroy %s", file, p.UUID, p.UUID))
-	p.Unlocked = p.unlocked()
+	p.Unlocked = p.unlocked(ctx)
 	said := startReason(out.Output)
 	switch {
 	case errors.Is(err, engine.ErrUnknown) && late:
@@ -202,17 +211,27 @@ func startReason(output string) string {
 }
 
 // unlocked tells from the guest's log whether QEMU warned that it goes on without a lock.
-func (p *guestProof) unlocked() bool {
-	file, info, err := foreign.Open(p.sight.view.root, path.Join(trialLogs, p.Name+".log"))
-	if err != nil {
-		return false
-	}
-	defer file.Close()
-	if _, err := file.Seek(max(0, info.Size()-logLimit), io.SeekStart); err != nil {
-		return false
-	}
-	found, err := containsText(io.LimitReader(file, logLimit), unlockedWarning)
+func (p *guestProof) unlocked(ctx context.Context) bool {
+	root, log := p.sight.view.root, path.Join(trialLogs, p.Name+".log")
+	found, err := inTime(ctx, func() (bool, error) {
+		file, info, err := foreign.Open(root, log)
+		if err != nil {
+			return false, err
+		}
+		defer file.Close()
+		if _, err := file.Seek(max(0, info.Size()-logLimit), io.SeekStart); err != nil {
+			return false, err
+		}
+		return containsText(io.LimitReader(file, logLimit), unlockedWarning)
+	})
 	return err == nil && found
+}
+
+// inTime is for a look at a trial's files, or the removal of them: what hangs in a container is left behind, also at the run's end.
+func inTime[T any](ctx context.Context, look func() (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), removeLimit, fmt.Errorf("there was no answer within %v", removeLimit))
+	defer cancel()
+	return foreign.Within(ctx, look)
 }
 
 // clear takes away what is left of it in the container, and looks whether the guest is gone.
@@ -225,7 +244,7 @@ func (p *guestProof) clear(ctx context.Context, m *machine) {
 			p.left = append(p.left, fmt.Sprintf("the guest %s, which only tried, is still there; a later run ends it, or: %s destroy %s", p.Name, p.virsh, p.UUID))
 		}
 	}
-	if err := removeTrial(v.root, p.Name); err != nil {
+	if _, err := inTime(ctx, func() (struct{}, error) { return struct{}{}, removeTrial(v.root, p.Name) }); err != nil {
 		p.left = append(p.left, fmt.Sprintf("cannot clear away what is left of %s in %s: %v", p.Name, v.name, err))
 	}
 }
@@ -259,10 +278,16 @@ func (m *machine) sweepTrials(ctx context.Context, s seen, v *view) (n int) {
 			}
 		}
 	}
+	removed, _ := inTime(ctx, func() (int, error) { return sweepFiles(v.root, now), nil })
+	return n + removed
+}
+
+// sweepFiles removes descriptions and logs of such runs.
+func sweepFiles(root *os.Root, now time.Time) (n int) {
 	for folder, suffix := range map[string]string{trialFolders: "", trialLogs: ".log"} {
-		for _, entry := range names(v.root, folder) {
+		for _, entry := range names(root, folder) {
 			name, ok := strings.CutSuffix(entry, suffix)
-			if _, left := libvirt.LeftTrial(name, now); ok && left && removeTrial(v.root, name) == nil {
+			if _, left := libvirt.LeftTrial(name, now); ok && left && removeTrial(root, name) == nil {
 				n++
 			}
 		}

@@ -24,12 +24,16 @@ var insideFolders = []string{"var/lib", "var/tmp", "tmp", "opt", "root"}
 
 // guest is this program in a container.
 type guest struct {
-	folder string // below the container's root, removed with all in it
+	root   *os.Root
+	folder string // below it
 	file   string
 }
 
+// Close removes it, and all in its folder.
+func (g *guest) Close() error { return g.root.RemoveAll(g.folder) }
+
 // putIn copies this program into a container, through its root: what stands there is what the container's processes see.
-func putIn(root *os.Root) (g guest, err error) {
+func putIn(root *os.Root) (*guest, error) {
 	var errs []string
 	for _, folder := range insideFolders {
 		if err := runsPrograms(root, folder); err != nil {
@@ -39,17 +43,18 @@ func putIn(root *os.Root) (g guest, err error) {
 		sweepPrograms(root, folder)
 		random := make([]byte, 8)
 		_, _ = rand.Read(random)
-		g.folder = path.Join(folder, ProbeName+"-"+hex.EncodeToString(random))
+		g := &guest{root: root, folder: path.Join(folder, ProbeName+"-"+hex.EncodeToString(random))}
 		g.file = path.Join(g.folder, ProbeName)
-		if err = root.Mkdir(g.folder, 0o755); err == nil {
+		err := root.Mkdir(g.folder, 0o755)
+		if err == nil {
 			if err = copyProgram(root, g.file); err == nil {
 				return g, nil
 			}
-			_ = root.RemoveAll(g.folder)
+			_ = g.Close()
 		}
 		errs = append(errs, fmt.Sprintf("/%s: %v", folder, cause(err)))
 	}
-	return g, fmt.Errorf("cannot put a program into the container: %s", strings.Join(errs, "; "))
+	return nil, fmt.Errorf("cannot put a program into the container: %s", strings.Join(errs, "; "))
 }
 
 // cause leaves out the path that is named beside it.
@@ -115,7 +120,7 @@ func sweepPrograms(root *os.Root, folder string) {
 }
 
 // tryInside runs that program in the container, which needs no shell.
-func (m *machine) tryInside(ctx context.Context, v *view, g guest, device string, t task) attempt {
+func (m *machine) tryInside(ctx context.Context, v *view, g *guest, device string, t task) attempt {
 	t.Inside = true
 	text, err := json.Marshal(t)
 	if err != nil {

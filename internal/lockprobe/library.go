@@ -39,11 +39,11 @@ var otherPrograms = []string{tool, "usr/libexec/qemu-kvm", "usr/bin/qemu-kvm", e
 func (v *view) readOther() error {
 	p := &v.row
 	v.architecture = runtime.GOARCH // dpkg's word, for both that there are modules for
-	if kolla.RunsGuests(p.Container) && (hasFile(v, "usr/sbin/libvirtd") || hasFile(v, "usr/sbin/virtqemud")) {
+	if kolla.RunsGuests(p.Container) && (hasFile(v.root, "usr/sbin/libvirtd") || hasFile(v.root, "usr/sbin/virtqemud")) {
 		l := libvirt.ReadLocks(v.root, "")
 		v.libvirt = &l
 	}
-	if !slices.ContainsFunc(otherPrograms, func(name string) bool { return hasFile(v, name) }) {
+	if !slices.ContainsFunc(otherPrograms, func(name string) bool { return hasFile(v.root, name) }) {
 		p.QEMU = NoQEMU
 		return nil
 	}

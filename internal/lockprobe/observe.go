@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/carriers"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
 	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
@@ -67,7 +67,7 @@ type seen struct {
 type view struct {
 	name string
 	engine.Container
-	root   *os.Root // nil of the host, and of one that does not run
+	root   *os.Root // nil of the host, and of one that does not run, or whose files do not answer
 	folder *os.File // its root folder, for processes that take locks
 	uid    int      // of its first process
 	gid    int
@@ -77,6 +77,7 @@ type view struct {
 	architecture string         // dpkg's word
 	libvirt      *libvirt.Locks // of the container that runs guests, nil if it has no libvirt
 	covered      bool           // that libvirt runs, and has the library loaded
+	programs     []string       // of those that a proof runs, what is there
 }
 
 func (v *view) close() {
@@ -141,16 +142,13 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 	if err := group.Wait(); err != nil {
 		return s, err
 	}
-	group.SetLimit(8)
-	for _, v := range s.views[1:] {
-		group.Go(func() error {
-			if err := noPanic(func() error { return m.look(ctx, v, s.kept[v.name], s.guests) }); err != nil {
-				v.row.Error = err.Error()
-			}
-			return nil
-		})
-	}
-	_ = group.Wait()
+	someAtOnce(s.views[1:], slowAfter, func(v *view) {
+		looking, cancel := o.looking(ctx)
+		defer cancel()
+		if err := foreign.NoPanic(func() error { return m.look(looking, v, s.kept[v.name], s.guests) }); err != nil {
+			v.row.Error = err.Error()
+		}
+	})
 	if i := slices.IndexFunc(s.processes, func(p host.Process) bool { return p.Name == statdName && p.HostNetwork }); i >= 0 && s.answers.Statd == sunrpc.NotThere && s.answers.Programs != nil {
 		s.answers.Statd = sunrpc.Unregistered
 	}
@@ -201,17 +199,51 @@ func (m *machine) look(ctx context.Context, v *view, record *baseline.Index, gue
 	default:
 		v.row.Seccomp = "default"
 	}
-	if v.mounts, err = host.ReadMounts(m.proc, v.PID); err != nil {
+	mounts, err := host.ReadMounts(m.proc, v.PID)
+	if err != nil {
 		return err
 	}
 	// Opened last: it proves that all of the above was of this container, and not of another with its process's number.
-	if v.root, err = m.engine.OpenRoot(ctx, v.Container); err != nil {
+	root, err := m.engine.OpenRoot(ctx, v.Container)
+	if err != nil {
 		return err
 	}
-	if v.folder, err = v.root.Open("."); err != nil {
-		return fmt.Errorf("cannot open the files of %s: %w", v.name, err)
+	v.root, v.mounts = root, mounts
+	if v.folder, err = foreign.Within(ctx, func() (*os.File, error) { return root.Open(".") }); err != nil {
+		return v.silent(fmt.Errorf("cannot open the files of %s: %w", v.name, err))
 	}
-	return errors.Join(v.readLibrary(), v.readPackages(record, guests))
+	read := *v // a look that is left behind goes on with it, and never comes back
+	found, err := foreign.Within(ctx, func() (*view, error) {
+		read.readPrograms()
+		return &read, errors.Join(read.readLibrary(), read.readPackages(record, guests))
+	})
+	if errors.Is(err, foreign.ErrNoAnswer) {
+		return v.silent(fmt.Errorf("cannot look at the files of %s: %w", v.name, err))
+	}
+	if found != nil { // there was no panic
+		*v = *found
+	}
+	return err
+}
+
+// silent takes leave of a container's files, which do not answer. Its mounts are tried all the same, by processes that may hang.
+func (v *view) silent(err error) error {
+	v.root.Close()
+	v.root = nil
+	if v.folder == nil {
+		v.mounts = nil
+	}
+	var perhaps []string
+	for _, m := range visible(v.mounts) {
+		if strings.HasPrefix(m.FSType, "fuse") || slices.Contains(shared, m.FSType) {
+			perhaps = append(perhaps, fmt.Sprintf("%s at %s", m.FSType, m.Path))
+		}
+	}
+	way := "mend or unmount what is mounted there"
+	if len(perhaps) > 0 {
+		way += ", as " + strings.Join(perhaps[:min(len(perhaps), 8)], ", ")
+	}
+	return fmt.Errorf("%w: %s", err, way)
 }
 
 // readStatus takes the user and whether system calls are filtered from /proc/PID/status: proc(5).
@@ -269,14 +301,4 @@ func parseStuck(cmdline []byte, now time.Time) (device string, past bool) {
 	}
 	deadline, err := strconv.ParseInt(args[2], 10, 64)
 	return args[1], err == nil && now.After(time.Unix(deadline, 0))
-}
-
-// noPanic turns a panic into an error: in a goroutine it would end the program without a result.
-func noPanic(f func() error) (err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = fmt.Errorf("internal error, please report it: %v\n%s", cause, debug.Stack())
-		}
-	}()
-	return f()
 }

@@ -3,6 +3,7 @@
 package lockprobe
 
 import (
+	"context"
 	"fmt"
 	"path"
 	"slices"
@@ -31,6 +32,18 @@ func (o Options) limit() time.Duration { return time.Duration(o.Timeout) * time.
 
 // perMount is the time of one mount's locks.
 func (o Options) perMount() time.Duration { return min(lockLimit, o.limit()/3) }
+
+// lookLimit is how long it may take to look into one container. That takes milliseconds, unless a filesystem there does not answer.
+const lookLimit = 5 * time.Second
+
+// looking is a run's context for one such look.
+func (o Options) looking(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := min(lookLimit, o.limit()/4)
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("there was no answer within %v", limit))
+}
+
+// timeIsUp is the cause of a run's end.
+func (o Options) timeIsUp() error { return fmt.Errorf("the run's time, %v, is up", o.limit()) }
 
 // check finds what no single option's type can tell, and puts the paths into one form.
 func (o *Options) check() error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -12,7 +13,9 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/preload"
 )
 
@@ -33,7 +36,7 @@ func (m *machine) prove(ctx context.Context, s seen, all []*trial, limit time.Du
 	healthy := make(chan Libvirt, 1)
 	go func() {
 		l := Libvirt{}
-		if err := noPanic(func() error { l = m.libvirt(ctx, s); return nil }); err != nil {
+		if err := foreign.NoPanic(func() error { l = m.libvirt(ctx, s); return nil }); err != nil {
 			l.Detail = err.Error()
 		}
 		healthy <- l
@@ -41,7 +44,7 @@ func (m *machine) prove(ctx context.Context, s seen, all []*trial, limit time.Du
 	var proofs []*proof
 	for _, t := range all {
 		for _, sight := range t.sights {
-			if !hasFile(sight.view, "usr/bin/qemu-img") || t.attempt.Image || sight.named && t.attempt.Missing {
+			if !sight.view.has(tool) || t.attempt.Image || sight.named && t.attempt.Missing {
 				continue
 			}
 			proofs = append(proofs, &proof{trial: t, sight: sight, Proof: Proof{Container: sight.view.name, Path: sight.path}})
@@ -52,7 +55,7 @@ func (m *machine) prove(ctx context.Context, s seen, all []*trial, limit time.Du
 	var guests Result
 	go func() {
 		defer close(started)
-		if err := noPanic(func() error { m.startGuests(ctx, s, all, limit, &guests); return nil }); err != nil {
+		if err := foreign.NoPanic(func() error { m.startGuests(ctx, s, all, limit, &guests); return nil }); err != nil {
 			guests.Warnings = append(guests.Warnings, err.Error())
 		}
 	}()
@@ -70,12 +73,20 @@ func (m *machine) prove(ctx context.Context, s seen, all []*trial, limit time.Du
 	r.Libvirt = <-healthy
 }
 
-// hasFile looks below the root of a container that runs.
-func hasFile(v *view, name string) bool {
-	if v.root == nil {
-		return false // or of the host
-	}
-	_, err := v.root.Lstat(name)
+// provers are the programs that proofs run.
+var provers = []string{tool, "usr/bin/timeout", "bin/timeout", "usr/bin/virsh"}
+
+// readPrograms finds out which of them are there.
+func (v *view) readPrograms() {
+	v.programs = slices.DeleteFunc(slices.Clone(provers), func(name string) bool { return !hasFile(v.root, name) })
+}
+
+// has tells whether one of those is there.
+func (v *view) has(name string) bool { return slices.Contains(v.programs, name) }
+
+// hasFile looks below a container's root.
+func hasFile(root *os.Root, name string) bool {
+	_, err := root.Lstat(name)
 	return err == nil
 }
 
@@ -104,6 +115,7 @@ func (p *proof) make(ctx context.Context, m *machine, limit time.Duration) {
 		user = fmt.Sprintf("%d:%d", made.As.UID, made.As.GID)
 	}
 	p.run(ctx, m, user, limit)
+	defer ansible.Allow(ctx, clearLimit)() // what follows is not to be cut off
 	p.settle(m.try(context.WithoutCancel(ctx), p.sight.view.folder, p.trial.device, removal))
 }
 
@@ -160,7 +172,7 @@ func (p *proof) hindrance() string {
 		return a.Problem
 	case !utf8.ValidString(p.sight.path):
 		return "the path is not valid UTF-8, and the engine takes no other argument"
-	case !hasFile(p.sight.view, "usr/bin/timeout") && !hasFile(p.sight.view, "bin/timeout"):
+	case !p.sight.view.has("usr/bin/timeout") && !p.sight.view.has("bin/timeout"):
 		return "the container has no timeout(1), without which qemu-img might hang there for ever"
 	}
 	return ""

@@ -430,6 +430,7 @@ func storeProof(t *testing.T, s *store, do func(p *enginetest.Process) int) (*ma
 	t.Cleanup(own.close)
 	i := slices.IndexFunc(own.mounts, func(m host.MountPoint) bool { return m.Path == s.dir })
 	v := &view{name: "cinder_volume", Container: engine.Container{ID: fmt.Sprintf("%064x", 1)}, root: root, folder: folder}
+	v.readPrograms()
 	at := sight{view: v, mount: own.mounts[i], path: s.dir}
 	return h.m, &proof{trial: &trial{spot: spot{device: deviceOf(t, s.dir)}, sights: []sight{at}}, sight: at}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
@@ -27,7 +28,7 @@ func Run(ctx context.Context, o Options, _ ansible.Call) (Result, error) {
 	if err := o.check(); err != nil {
 		return result, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.limit())
+	ctx, cancel := ansible.WithTimeout(ctx, o.limit(), o.timeIsUp())
 	defer cancel()
 	m := &machine{caller: sunrpc.Client{}, proc: "/proc", dir: stateDir, fstab: "/etc/fstab", try: start}
 	// An engine that is stuck is not to take the time of the host's own mounts.
@@ -106,12 +107,12 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 	r.RPCBind = s.service(rpcbindName, s.answers.RPCBind, s.answers.RPCBindMS, s.answers.RPCDetail)
 	r.Statd = s.service(statdName, s.answers.Statd, s.answers.StatdMS, s.answers.StatdInfo)
 	r.Libvirt.Locks = s.libvirtLocks()
-	m.guests(ctx, s, r)
+	m.guests(ctx, o, s, r)
 	r.drift(s)
 	r.find(o, s, all)
 	r.sumUp(s)
 	if ctx.Err() != nil {
-		return fmt.Errorf("cannot finish within %v: what is not reported was not looked at; give it a longer timeout: %w", o.limit(), context.Cause(ctx))
+		return fmt.Errorf("cannot finish, and what is not reported was not looked at: %w", context.Cause(ctx))
 	}
 	return nil
 }
@@ -253,7 +254,7 @@ func (s seen) service(name string, c sunrpc.Condition, ms float64, detail string
 }
 
 // guests counts those that run, and looks for those of nova_libvirt that run another program than the one that is there now, or without the library.
-func (m *machine) guests(ctx context.Context, s seen, r *Result) {
+func (m *machine) guests(ctx context.Context, o Options, s seen, r *Result) {
 	if s.guestsError != nil {
 		r.Warnings = append(r.Warnings, fmt.Sprintf("cannot tell how many guests run: %v", s.guestsError))
 		return
@@ -267,7 +268,9 @@ func (m *machine) guests(ctx context.Context, s seen, r *Result) {
 	var stale, without []host.Guest
 	var err error
 	if len(found) > 0 {
-		stale, err = host.Stale(found, v.root)
+		looking, cancel := o.looking(ctx)
+		defer cancel()
+		stale, err = foreign.Within(looking, func() ([]host.Guest, error) { return host.Stale(found, v.root) })
 	}
 	if err != nil {
 		r.Warnings = append(r.Warnings, fmt.Sprintf("cannot tell which guests still run an old program: %v", err))

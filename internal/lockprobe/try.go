@@ -2,10 +2,13 @@ package lockprobe
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 )
 
@@ -57,8 +60,8 @@ func hangsIn(stuck []stuckProbe, s sight) int {
 
 // tryAll tries them all, some at once.
 func (m *machine) tryAll(ctx context.Context, all []*trial, limit time.Duration) {
-	programs := &insidePrograms{in: map[*view]func() (guest, error){}}
-	defer programs.remove()
+	programs := &insidePrograms{in: map[*view]func() (*guest, error){}}
+	defer programs.remove(ctx)
 	someAtOnce(all, slowAfter, func(t *trial) {
 		if t.stuck == 0 {
 			m.tryOne(ctx, t, limit, programs)
@@ -105,7 +108,7 @@ func (m *machine) tryOne(ctx context.Context, t *trial, limit time.Duration, pro
 		t.attempt = outside // what hangs outside hangs inside, and there it would be harder to end
 		return
 	}
-	g, err := programs.get(t.inside)
+	g, err := programs.get(ctx, t.inside)
 	if err != nil {
 		t.attempt = attempt{Problem: err.Error()}
 		return
@@ -132,23 +135,37 @@ func (m *machine) tryOutside(ctx context.Context, v *view, device string, t task
 // insidePrograms are the copies of this program in containers: one for each, made when it is first needed.
 type insidePrograms struct {
 	mu sync.Mutex
-	in map[*view]func() (guest, error)
+	in map[*view]func() (*guest, error)
 }
 
-func (p *insidePrograms) get(v *view) (guest, error) {
+func (p *insidePrograms) get(ctx context.Context, v *view) (*guest, error) {
 	p.mu.Lock()
 	if p.in[v] == nil {
-		p.in[v] = sync.OnceValues(func() (guest, error) { return putIn(v.root) })
+		p.in[v] = sync.OnceValues(func() (*guest, error) {
+			if v.root == nil {
+				return nil, errors.New("cannot put a program into the container: its files do not answer")
+			}
+			ctx, cancel := context.WithTimeoutCause(ctx, putLimit, errNotPut)
+			defer cancel()
+			return foreign.Within(ctx, func() (*guest, error) { return putIn(v.root) })
+		})
 	}
 	get := p.in[v]
 	p.mu.Unlock()
 	return get()
 }
 
-func (p *insidePrograms) remove() {
-	for v, get := range p.in {
+// putLimit is for a program of some megabytes. It is also for its removal: what that leaves a run an hour later removes.
+const putLimit = 5 * time.Second
+
+var errNotPut = fmt.Errorf("a program was not put there within %v", putLimit)
+
+func (p *insidePrograms) remove(ctx context.Context) {
+	for _, get := range p.in {
 		if g, err := get(); err == nil {
-			_ = v.root.RemoveAll(g.folder)
+			ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), putLimit, errNotPut)
+			_, _ = foreign.Within(ctx, func() (struct{}, error) { return struct{}{}, g.Close() })
+			cancel()
 		}
 	}
 }
