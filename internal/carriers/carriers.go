@@ -44,7 +44,7 @@ const (
 )
 
 // Choose finds the containers: those that the user named, which must exist, or else each of kolla's that has QEMU inside. dir is the folder in which this host
-// keeps what it replaced. An error is of the engine's list, or of a name that is not in it.
+// keeps what it replaced, empty where there is none to go by. An error is of the engine's list, or of a name that is not in it.
 func Choose(ctx context.Context, e Engine, dir string, asked []string) (Choice, error) {
 	list, err := e.List(ctx)
 	if err != nil {
@@ -62,8 +62,11 @@ func Choose(ctx context.Context, e Engine, dir string, asked []string) (Choice, 
 		c.Names = slices.Compact(c.Names)
 		return c, c.missing()
 	}
-	kept := keptOf(dir)
-	c.search(ctx, e, list, slices.Concat(kept, recordedOf(dir)))
+	var kept, recorded []string
+	if dir != "" {
+		kept, recorded = keptOf(dir), recordedOf(dir)
+	}
+	c.search(ctx, e, list, slices.Concat(kept, recorded))
 	kolla.Sort(c.Names)
 	for _, name := range kept {
 		if _, there := c.IDs[name]; !there {

@@ -160,6 +160,15 @@ func TestCarriersAreKollasContainersWithQEMU(t *testing.T) {
 	}
 }
 
+// The folder in which the program was started is not taken for it.
+func TestWithoutAFolderNothingIsKept(t *testing.T) {
+	t.Chdir(kept(t, "glance_api"))
+	h := build(t, of("glance_api", "exited", kollas, tools...))
+	if c, err := Choose(t.Context(), h, "", nil); err != nil || len(c.Names)+len(c.Gone) > 0 {
+		t.Errorf("%v, %+v", err, c)
+	}
+}
+
 func TestWhatIsNamedMustExistAndIsNotLookedInto(t *testing.T) {
 	h := build(t, of("glance_api", "exited", kollas), of("nova_libvirt", "", kollas), of("web", "", nil))
 	c, err := Choose(t.Context(), h, "/nonexistent", []string{"web", "glance_api", "web", "nova_libvirt"})

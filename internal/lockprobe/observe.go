@@ -22,6 +22,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/libvirt"
 	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
 
@@ -89,8 +90,28 @@ func (v *view) close() {
 	}
 }
 
+// kept is the folder in which modules keep what they know of this host; empty where there is none, or others than root may have written in it.
+func (m *machine) kept(ctx context.Context) (dir string, warnings []string) {
+	folder, err := foreign.Within(ctx, func() (*statedir.Folder, error) { return statedir.Open(m.dir) })
+	if err != nil {
+		return "", []string{fmt.Sprintf("cannot tell what was patched here, and which containers got the library: %v", err)}
+	}
+	if folder == nil {
+		return "", nil
+	}
+	defer folder.Close()
+	if folder.Locked() {
+		warnings = append(warnings, "another run of the collection is at work on this host: what is reported may be changing")
+	}
+	return m.dir, warnings
+}
+
 // observe looks at everything at once. What cannot be seen of a container stands in its row; an error is of the whole host.
 func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
+	looking, cancel := o.looking(ctx)
+	defer cancel()
+	dir, left := m.kept(looking)
+	s.left = left
 	var group errgroup.Group
 	group.Go(func() error {
 		s.answers = sunrpc.AskLocal(ctx, m.caller, true)
@@ -100,34 +121,45 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 		s.processes, err = host.Processes(m.proc, slices.Concat([]string{rpcbindName, statdName}, otherServers, libvirtDaemons)...)
 		return err
 	})
-	group.Go(func() (err error) {
-		s.stuck, err = findStuck(m.proc, time.Now())
-		return err
-	})
+	// The kernel may let who reads a process's arguments wait for it.
+	var stuckError error
 	group.Go(func() error {
-		s.kept, s.keptError = baseline.All(filepath.Join(m.dir, "baseline"))
-		s.put, s.putError = preloaded.ReadRecord(m.dir)
-		s.config = readConfig(o.ConfigDir)
-		s.config.fixed = readFstab(m.fstab)
-		s.volumes = readVolumes(m.proc)
+		s.stuck, stuckError = foreign.Within(looking, func() ([]stuckProbe, error) { return findStuck(m.proc, time.Now()) })
 		return nil
 	})
 	group.Go(func() error {
-		s.guests, s.guestsError = host.Guests(m.proc)
+		s.guests, s.guestsError = foreign.Within(looking, func() ([]host.Guest, error) { return host.Guests(m.proc) })
+		return nil
+	})
+	group.Go(func() error {
+		if dir != "" {
+			s.kept, s.keptError = baseline.All(filepath.Join(dir, "baseline"))
+			s.put, s.putError = preloaded.ReadRecord(dir)
+		}
+		s.volumes = readVolumes(m.proc)
+		return nil
+	})
+	group.Go(func() error { // the folder may be on a server
+		found, err := foreign.Within(looking, func() (config, error) { return readConfig(o.ConfigDir), nil })
+		if err != nil {
+			found.unread = append(found.unread, Finding{Kind: UnreadConfig, File: o.ConfigDir, Message: fmt.Sprintf("cannot read the configuration: %v", err)})
+		}
+		found.fixed = readFstab(m.fstab)
+		s.config = found
 		return nil
 	})
 	own := &view{name: Host}
 	group.Go(func() error { return m.lookAtHost(own) })
 	s.views = []*view{own}
 	if m.engine != nil {
-		found, err := m.choose(ctx, o)
+		found, err := m.choose(ctx, o, dir)
 		if err != nil && len(o.Containers) == 0 {
 			s.engineError, err = err, nil
 		}
 		if err != nil {
 			return s, errors.Join(err, group.Wait())
 		}
-		s.asked, s.left = found.Names, found.Notes
+		s.asked, s.left = found.Names, append(s.left, found.Notes...)
 		if s.engineError == nil {
 			s.names = map[string]string{}
 			own.row.QEMU = NoQEMU // the host's own is none of kolla's; without an engine it is not known who uses its mounts
@@ -141,6 +173,9 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 	}
 	if err := group.Wait(); err != nil {
 		return s, err
+	}
+	if stuckError != nil {
+		s.left = append(s.left, fmt.Sprintf("cannot tell which processes of earlier runs still hang: %v", stuckError))
 	}
 	someAtOnce(s.views[1:], slowAfter, func(v *view) {
 		looking, cancel := o.looking(ctx)
@@ -157,10 +192,10 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 	return s, nil
 }
 
-func (m *machine) choose(ctx context.Context, o Options) (carriers.Choice, error) {
+func (m *machine) choose(ctx context.Context, o Options, dir string) (carriers.Choice, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.perMount())
 	defer cancel()
-	return carriers.Choose(ctx, m.engine, m.dir, o.Containers)
+	return carriers.Choose(ctx, m.engine, dir, o.Containers)
 }
 
 // The programs' names as processes.

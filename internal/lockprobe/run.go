@@ -15,11 +15,9 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 	"github.com/nfslock/ansible-collection-kolla/internal/sunrpc"
 )
-
-// stateDir is where the modules that change something keep what they know of this host. It is only read here.
-const stateDir = "/var/lib/nfslock"
 
 // Run is the module: it looks, tries and reports, in check mode too. The result is valid also beside an error.
 func Run(ctx context.Context, o Options, _ ansible.Call) (Result, error) {
@@ -30,7 +28,7 @@ func Run(ctx context.Context, o Options, _ ansible.Call) (Result, error) {
 	}
 	ctx, cancel := ansible.WithTimeout(ctx, o.limit(), o.timeIsUp())
 	defer cancel()
-	m := &machine{caller: sunrpc.Client{}, proc: "/proc", dir: stateDir, fstab: "/etc/fstab", try: start}
+	m := &machine{caller: sunrpc.Client{}, proc: "/proc", dir: statedir.Path, fstab: "/etc/fstab", try: start}
 	// An engine that is stuck is not to take the time of the host's own mounts.
 	connecting, done := context.WithTimeout(ctx, o.perMount())
 	e, err := engine.Connect(connecting, o.Engine, o.EngineSocket)
@@ -44,9 +42,6 @@ func Run(ctx context.Context, o Options, _ ansible.Call) (Result, error) {
 			return result, err // what the user names cannot be looked at
 		}
 		result.Engine.Error = err.Error()
-	}
-	if host.Locked(stateDir) {
-		result.Warnings = append(result.Warnings, "another run of the collection is at work on this host: what is reported may be changing")
 	}
 	err = m.run(ctx, o, &result)
 	result.TookMS = milliseconds(time.Since(began))
