@@ -25,7 +25,9 @@ func TestAFolderThatOthersMayWriteToIsAWarning(t *testing.T) {
 		spoil func(dir string) error
 		says  string
 	}{
-		{"a file that others may write to", func(dir string) error { return os.Chmod(filepath.Join(dir, "baseline/cinder_volume/index.json"), 0o666) }, "index.json in it: others may write to it"},
+		{"a file that others may write to", func(dir string) error {
+			return os.Chmod(filepath.Join(dir, "baseline/cinder_volume/index.json"), 0o666)
+		}, "index.json in it: others may write to it"},
 		{"another's folder", func(dir string) error { return os.Chown(filepath.Join(dir, "baseline"), 1000, 1000) }, "baseline in it: it belongs to user 1000"},
 		{"a link", func(dir string) error { return os.Symlink("/etc/passwd", filepath.Join(dir, "library.json")) }, "library.json in it: it is a symbolic link"},
 		{"a pipe", func(dir string) error { return syscall.Mkfifo(filepath.Join(dir, "library.json"), 0o600) }, "library.json in it: it is neither a file nor a folder"},

@@ -16,9 +16,6 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/preload"
 )
 
-// libvirtDaemons take libvirt's own locks: one for all, or one for QEMU. The library is loaded into both.
-var libvirtDaemons = []string{"libvirtd", "virtqemud"}
-
 // loadedLimit is for the question what processes have loaded, which the kernel answers at once unless one hangs.
 const loadedLimit = 2 * time.Second
 
@@ -32,20 +29,24 @@ func (v *view) readLibrary() error {
 	return nil
 }
 
-// Programs of QEMU where distributions with rpm have them.
-var otherPrograms = []string{tool, "usr/libexec/qemu-kvm", "usr/bin/qemu-kvm", emulators + "x86_64", emulators + "aarch64"}
-
 // readOther is readPackages for a container without dpkg: only with the library it is known what its QEMU does.
 func (v *view) readOther() error {
 	p := &v.row
 	v.architecture = runtime.GOARCH // dpkg's word, for both that there are modules for
-	if kolla.RunsGuests(p.Container) && (hasFile(v.root, "usr/sbin/libvirtd") || hasFile(v.root, "usr/sbin/virtqemud")) {
+	if kolla.RunsGuests(p.Container) && slices.ContainsFunc(preloaded.Daemons, func(name string) bool { return hasFile(v.root, "usr/sbin/"+name) }) {
 		l := libvirt.ReadLocks(v.root, "")
 		v.libvirt = &l
 	}
-	if !slices.ContainsFunc(otherPrograms, func(name string) bool { return hasFile(v.root, name) }) {
+	program, err := preloaded.FindQEMU(v.root)
+	if err != nil {
+		return fmt.Errorf("cannot tell whether %s has QEMU: %w", p.Container, err)
+	}
+	if program.Path == "" {
 		p.QEMU = NoQEMU
 		return nil
+	}
+	if unfit := program.Fit(); unfit != nil {
+		return fmt.Errorf("cannot tell which QEMU %s has: it is no Debian or Ubuntu, and the library is no use there: %w", p.Container, unfit)
 	}
 	if !p.Library.active() {
 		return fmt.Errorf("cannot tell which QEMU %s has: it is no Debian or Ubuntu; where locks are refused, the library is the way: nfs_lock_fix with method=library", p.Container)
@@ -64,7 +65,7 @@ func (m *machine) findCovered(ctx context.Context, s *seen) (warnings []string) 
 	defer cancel()
 	found := false
 	for _, p := range s.processes {
-		if p.Container != v.ID || !slices.Contains(libvirtDaemons, p.Name) {
+		if p.Container != v.ID || !slices.Contains(preloaded.Daemons, p.Name) {
 			continue
 		}
 		loaded, err := preloaded.Loaded(ctx, m.proc, p.PID)

@@ -1,10 +1,14 @@
 package lockprobe
 
 import (
+	"bytes"
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -33,6 +37,18 @@ func and(a, b map[string]string) map[string]string {
 	return both
 }
 
+// elfOf is as much of a program as is looked at: its header, and its interpreter.
+func elfOf(interpreter string) string {
+	machine := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]
+	var b bytes.Buffer
+	header := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(machine), Version: 1, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1, Shentsize: 64}
+	copy(header.Ident[:], "\x7fELF\x02\x01\x01")
+	size := uint64(len(interpreter) + 1)
+	_ = binary.Write(&b, binary.LittleEndian, header)
+	_ = binary.Write(&b, binary.LittleEndian, elf.Prog64{Type: uint32(elf.PT_INTERP), Flags: 4, Off: 120, Filesz: size, Memsz: size, Align: 1})
+	return b.String() + interpreter + "\x00"
+}
+
 // The library counts whatever the packages are, but where those that count are patched, or there are none.
 func TestTheLibraryCounts(t *testing.T) {
 	dpkg := "Package: dpkg\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1\n\n"
@@ -40,6 +56,8 @@ func TestTheLibraryCounts(t *testing.T) {
 	edited := map[string]string{"usr/bin/qemu-img": "ELF…image locks are refused…"}
 	stock, patched := stanza("qemu-utils", "install", oldVersion), stanza("qemu-utils", "hold", newVersion)
 	rocky := map[string]string{"etc/os-release": "ID=rocky\nVERSION_ID=9\n"}
+	kvm := map[string]string{"usr/libexec/qemu-kvm": elfOf("/lib64/ld-linux-x86-64.so.2"), "usr/sbin/virtqemud": elfOf("/lib64/ld-linux-x86-64.so.2")}
+	alpine := and(rocky, map[string]string{"etc/os-release": "ID=alpine\nVERSION_ID=3.22\n", "usr/bin/qemu-img": elfOf("/lib/ld-musl-x86_64.so.1")})
 	listOnly := map[string]string{strings.TrimPrefix(preload.List, "/"): preload.Library + "\n"}
 	fileOnly := map[string]string{strings.TrimPrefix(preload.Library, "/"): string(preload.Built)}
 	for _, test := range []struct {
@@ -57,8 +75,10 @@ func TestTheLibraryCounts(t *testing.T) {
 		{"no QEMU", "", withLibrary, preloaded.Installed, NoQEMU, ""},
 		{"not listed", stock, and(img, fileOnly), preloaded.Unlisted, Stock, ""},
 		{"listed and missing", stock, and(img, listOnly), preloaded.Broken, Stock, ""},
-		{"rpm packages", "", and(and(img, rocky), withLibrary), preloaded.Installed, ByLibrary, ""},
-		{"rpm packages without it", "", and(img, rocky), preloaded.None, "", "no Debian or Ubuntu; where locks are refused, the library is the way"},
+		{"rpm packages", "", and(and(kvm, rocky), withLibrary), preloaded.Installed, ByLibrary, ""},
+		{"rpm packages without it", "", and(kvm, rocky), preloaded.None, "", "no Debian or Ubuntu; where locks are refused, the library is the way"},
+		{"libvirt without QEMU", "", and(rocky, map[string]string{"usr/sbin/virtqemud": kvm["usr/sbin/virtqemud"]}), preloaded.None, NoQEMU, ""},
+		{"programs that it is of no use to", "", and(alpine, withLibrary), preloaded.Installed, "", "the library is no use there: /usr/bin/qemu-img is not started by glibc"},
 		{"rpm packages without QEMU", "", rocky, preloaded.None, NoQEMU, ""},
 		{"a list that is far too long", stock, and(img, map[string]string{strings.TrimPrefix(preload.List, "/"): strings.Repeat("#", 1<<17)}), "", Stock, "cannot tell whether nova_libvirt has the library"},
 	} {
@@ -78,7 +98,7 @@ func TestTheLibraryCounts(t *testing.T) {
 // libvirt's settings are read where rpm brought it, too.
 func TestLibvirtOfAnRPMImageIsJudged(t *testing.T) {
 	v := view{name: "nova_libvirt", row: Packages{Container: "nova_libvirt"}, root: container(t, "", map[string]string{
-		"etc/os-release": "ID=rocky\nVERSION_ID=9\n", "usr/libexec/qemu-kvm": "ELF", "usr/sbin/virtqemud": "ELF",
+		"etc/os-release": "ID=rocky\nVERSION_ID=9\n", "usr/libexec/qemu-kvm": elfOf("/lib64/ld-linux-x86-64.so.2"), "usr/sbin/virtqemud": "ELF",
 	})}
 	if err := v.readPackages(nil, nil); err == nil || v.libvirt == nil || !v.libvirt.OwnLocks || v.architecture == "" {
 		t.Errorf("%v, %+v", err, v.libvirt)
@@ -173,7 +193,7 @@ func TestLibvirtIsCoveredWhereItsDaemonHasTheLibrary(t *testing.T) {
 		{"none runs", nil, false},
 	} {
 		proc := processes(t, test.all...)
-		found, err := host.Processes(proc, libvirtDaemons...)
+		found, err := host.Processes(proc, preloaded.Daemons...)
 		if err != nil {
 			t.Fatal(err)
 		}

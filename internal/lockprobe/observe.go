@@ -118,7 +118,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 		return nil
 	})
 	group.Go(func() (err error) {
-		s.processes, err = host.Processes(m.proc, slices.Concat([]string{rpcbindName, statdName}, otherServers, libvirtDaemons)...)
+		s.processes, err = host.Processes(m.proc, slices.Concat([]string{rpcbindName, statdName}, otherServers, preloaded.Daemons)...)
 		return err
 	})
 	// The kernel may let who reads a process's arguments wait for it.

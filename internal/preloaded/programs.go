@@ -16,7 +16,9 @@ import (
 
 // Programs are those that the library does something in, by their files' names, as preload/source/nfslock.c has them: with an asterisk, by how the name
 // begins.
-var Programs = []string{"qemu-img", "qemu-io", "qemu-nbd", "qemu-storage-daemon", "qemu-system-*", "qemu-kvm", "libvirtd", "virtqemud"}
+var Programs = slices.Concat(qemu, Daemons)
+
+var qemu = []string{"qemu-img", "qemu-io", "qemu-nbd", "qemu-storage-daemon", "qemu-system-*", "qemu-kvm"}
 
 // Daemons are libvirt's among them: one that runs has to be started again before it has the library.
 var Daemons = []string{"libvirtd", "virtqemud"}
@@ -47,7 +49,12 @@ func (p Program) Fit() error {
 }
 
 // FindProgram looks for one of them below a container's root, the first that fits if several are there. Links are followed within the root.
-func FindProgram(root *os.Root) (Program, error) {
+func FindProgram(root *os.Root) (Program, error) { return find(root, Programs) }
+
+// FindQEMU is FindProgram for QEMU's own alone.
+func FindQEMU(root *os.Root) (Program, error) { return find(root, qemu) }
+
+func find(root *os.Root, programs []string) (Program, error) {
 	var found Program
 	try := func(name string) (bool, error) {
 		p, err := readProgram(root, name)
@@ -60,7 +67,7 @@ func FindProgram(root *os.Root) (Program, error) {
 		return p.Fit() == nil, nil
 	}
 	for _, folder := range programFolders {
-		for _, name := range Programs {
+		for _, name := range programs {
 			if strings.HasSuffix(name, "*") {
 				continue
 			}
@@ -92,7 +99,7 @@ func emulators(root *os.Root, folder string) (names []string) {
 	}
 	defer dir.Close()
 	all, _ := dir.Readdirnames(namesLimit)
-	for _, pattern := range Programs {
+	for _, pattern := range qemu {
 		if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
 			for _, name := range all {
 				if strings.HasPrefix(name, prefix) {

@@ -69,11 +69,16 @@ func TestFindProgram(t *testing.T) {
 		links map[string]string
 		want  Program
 		unfit string
+		qemu  string // where want is a daemon
 	}{
 		{name: "none", files: map[string][]byte{"usr/bin/ls": program(own, glibc)}},
 		{name: "Debian's tools", files: map[string][]byte{"usr/bin/qemu-img": program(own, glibc)}, want: Program{"/usr/bin/qemu-img", runtime.GOARCH, true}},
 		{name: "Rocky's emulator", files: map[string][]byte{"usr/libexec/qemu-kvm": program(own, glibc)}, want: Program{"/usr/libexec/qemu-kvm", runtime.GOARCH, true}},
 		{name: "libvirt alone", files: map[string][]byte{"usr/sbin/virtqemud": program(own, glibc)}, want: Program{"/usr/sbin/virtqemud", runtime.GOARCH, true}},
+		{
+			name: "Rocky's libvirt and emulator", want: Program{"/usr/sbin/virtqemud", runtime.GOARCH, true}, qemu: "/usr/libexec/qemu-kvm",
+			files: map[string][]byte{"usr/sbin/virtqemud": program(own, glibc), "usr/libexec/qemu-kvm": program(own, glibc)},
+		},
 		{name: "an emulator alone", files: map[string][]byte{"usr/bin/qemu-system-x86_64": program(own, glibc)}, want: Program{"/usr/bin/qemu-system-x86_64", runtime.GOARCH, true}},
 		{name: "a guest agent", files: map[string][]byte{"usr/bin/qemu-ga": program(own, glibc)}},
 		{name: "a script", files: map[string][]byte{"usr/bin/qemu-img": []byte("#!/bin/sh\n")}},
@@ -87,7 +92,7 @@ func TestFindProgram(t *testing.T) {
 		{name: "one without a library", files: map[string][]byte{"usr/bin/qemu-img": program(243, glibc)}, want: Program{"/usr/bin/qemu-img", "", true}, unfit: "of another architecture"},
 		{
 			name: "one that fits among others", want: Program{"/usr/sbin/libvirtd", runtime.GOARCH, true},
-			files: map[string][]byte{"usr/bin/qemu-img": program(own, musl), "usr/sbin/libvirtd": program(own, glibc)},
+			files: map[string][]byte{"usr/bin/qemu-img": program(own, musl), "usr/sbin/libvirtd": program(own, glibc)}, qemu: "/usr/bin/qemu-img",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -104,6 +109,10 @@ func TestFindProgram(t *testing.T) {
 			}
 			if got.Path == "" {
 				return
+			}
+			own, err := FindQEMU(root)
+			if daemon := slices.Contains(Daemons, filepath.Base(got.Path)); err != nil || !daemon && own != got || daemon && own.Path != test.qemu {
+				t.Errorf("of QEMU's own: %+v, %v", own, err)
 			}
 			if err := got.Fit(); (err != nil) != (test.unfit != "") || err != nil && !strings.Contains(err.Error(), test.unfit) {
 				t.Errorf("fit: %v", err)
