@@ -15,7 +15,7 @@ import (
 // workerArgument is what the second process has behind the arguments of the first.
 const workerArgument = "worker"
 
-// The second process's files, beside the standard ones. Its standard output is the first one's standard error.
+// The second process's files, beside the standard ones. What it writes to those goes to the first one's standard error.
 const (
 	answerFile = 3 // a pipe: what is known, and the answer
 	sideFile   = 4 // a socket: what the runtime says of its end, and locks

@@ -66,6 +66,9 @@ func behave(argument string) int {
 	case "killed":
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		time.Sleep(time.Minute)
+	case "chatter":
+		say(`{"failed":false}`)
+		_, _ = os.Stderr.WriteString(strings.Repeat("x", 1<<20))
 	case "silent":
 	case "wait":
 		fmt.Fprintln(os.Stderr, os.Getpid())
@@ -208,10 +211,22 @@ func TestTheWorkerDiesWithTheOneThatSupervisesIt(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.Copy(io.Discard, stderr); err != nil { // its end: the worker has it open, too
-		t.Error(err)
-	}
 	_ = cmd.Wait()
+	for began := time.Now(); syscall.Kill(pid, 0) == nil && !ending(pid); time.Sleep(time.Millisecond) {
+		if time.Since(began) > 30*time.Second {
+			t.Fatal("the worker lives")
+		}
+	}
+}
+
+// TestNothingThatTheWorkerWritesIsLost, however much it is and however soon it ends.
+func TestNothingThatTheWorkerWritesIsLost(t *testing.T) {
+	cmd := module(t, "chatter")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if report, code := run(t, cmd); code != 0 || report["failed"] != false || stderr.Len() != 1<<20 {
+		t.Errorf("exit code %d, %v, %d bytes", code, report, stderr.Len())
+	}
 }
 
 // TestNoSecondProcessIsNoFailure: with so few open files none can be had.
@@ -236,7 +251,9 @@ func TestAThreadThatNobodyCanKillKeepsNobodyWaiting(t *testing.T) {
 	silenttest.Mount(t, dir+"/silent")
 	for argument, msg := range map[string]string{"stuck": "one container is stuck", "stuck-panic": "internal error, please report it: boom"} {
 		began := time.Now()
-		report, code := run(t, module(t, argument+":"+dir))
+		cmd := module(t, argument+":"+dir)
+		cmd.Stderr = io.Discard // a pipe, which whoever has started a module reads to its end
+		report, code := run(t, cmd)
 		if took := time.Since(began); report["msg"] != msg || code != 1 || took > 20*time.Second {
 			t.Errorf("%s: %v, exit code %d after %v", argument, report, code, took)
 		}

@@ -19,6 +19,7 @@ const (
 	endLimit = 2 * time.Second // for a worker that has answered, or is at its end, to be gone
 	look     = time.Second     // how often it is looked whether the worker is at its end
 	crashMax = 64 << 10        // bytes of what the runtime says of its end
+	leftMax  = 32              // parts of what it has written that are passed on after its end; a pipe holds one
 )
 
 // supervisor is the first process. It waits by poll(2), in one thread: goroutines, and the threads that they want, would take half of the time that
@@ -28,6 +29,7 @@ type supervisor struct {
 	process int // a file that is ready when it can be waited for; -1 on kernels before 5.3
 	answer  int // files; -1 once there is nothing more to come
 	side    int
+	chatter int // what it writes to its standard files
 
 	said  []byte // not yet a whole text
 	told  *text  // the answer
@@ -53,29 +55,34 @@ func start() (*supervisor, error) {
 	if err != nil {
 		return nil, err
 	}
-	var answer, side [2]int
+	var answer, chatter, side [2]int
 	if err := syscall.Pipe2(answer[:], syscall.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	if err := syscall.Pipe2(chatter[:], syscall.O_CLOEXEC); err != nil {
+		closeAll(answer[:])
 		return nil, err
 	}
 	side, err = syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
-		closeAll(answer[:])
+		closeAll(append(answer[:], chatter[:]...))
 		return nil, err
 	}
-	s := &supervisor{process: -1, answer: answer[0], side: side[0]}
+	s := &supervisor{process: -1, answer: answer[0], side: side[0], chatter: chatter[0]}
 	// From here on a signal is the worker's.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	runtime.LockOSThread() // for Pdeathsig, which goes by the thread; this one lives as long as the process
 	s.pid, err = syscall.ForkExec(program, append(append([]string{}, os.Args...), workerArgument), &syscall.ProcAttr{
-		Env:   os.Environ(),
-		Files: []uintptr{0, 2, 2, uintptr(answer[1]), uintptr(side[1])},
+		Env: os.Environ(),
+		// Not this process's standard error: a worker that is left behind would keep whoever reads that to its end.
+		Files: []uintptr{0, uintptr(chatter[1]), uintptr(chatter[1]), uintptr(answer[1]), uintptr(side[1])},
 		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, PidFD: &s.process},
 	})
-	closeAll([]int{answer[1], side[1]})
+	closeAll([]int{answer[1], side[1], chatter[1]})
 	if err != nil {
 		signal.Stop(signals)
-		closeAll([]int{answer[0], side[0]})
+		closeAll([]int{answer[0], side[0], chatter[0]})
 		return nil, err
 	}
 	go func() {
@@ -108,24 +115,45 @@ func (s *supervisor) watch() int {
 	}
 }
 
-// listen takes up what the worker says, until it has said or ended something, limit at the longest.
-func (s *supervisor) listen(limit time.Duration) {
+// listen takes up what the worker says, until it has said or ended something, limit at the longest. It tells whether it has.
+func (s *supervisor) listen(limit time.Duration) bool {
 	type pollFD struct {
 		file           int32
 		events, result int16
 	}
 	const pollIn = 1
-	files := [...]pollFD{{int32(s.answer), pollIn, 0}, {int32(s.side), pollIn, 0}, {int32(s.process), pollIn, 0}} // poll(2) passes over negative ones
+	// poll(2) passes over negative ones
+	files := [...]pollFD{{int32(s.answer), pollIn, 0}, {int32(s.side), pollIn, 0}, {int32(s.chatter), pollIn, 0}, {int32(s.process), pollIn, 0}}
 	wait := syscall.NsecToTimespec(limit.Nanoseconds())
 	n, _, _ := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&files[0])), uintptr(len(files)), uintptr(unsafe.Pointer(&wait)), 0, 0, 0)
 	if int(n) <= 0 { // the time is up, or a signal came
-		return
+		return false
 	}
 	if files[0].result != 0 {
 		s.hearAnswer()
 	}
 	if files[1].result != 0 {
 		s.hearSide()
+	}
+	if files[2].result != 0 {
+		s.hearChatter()
+	}
+	return true
+}
+
+// hearChatter passes on what the worker writes to its standard files. Once nobody reads it any more the worker learns of that, too.
+func (s *supervisor) hearChatter() {
+	part := make([]byte, 64<<10)
+	n, err := syscall.Read(s.chatter, part)
+	if errors.Is(err, syscall.EINTR) {
+		return
+	}
+	if err == nil && n > 0 {
+		_, err = os.Stderr.Write(part[:n])
+	}
+	if err != nil || n == 0 {
+		syscall.Close(s.chatter)
+		s.chatter = -1
 	}
 }
 
@@ -214,9 +242,12 @@ func (s *supervisor) await() end {
 // conclude prints the answer of a worker that has ended, of which a part may still be on its way, or what is to be said in its stead. A thread that
 // is left has the worker's files open, so that there may be no end of what it says.
 func (s *supervisor) conclude(e end) int {
+	s.process = -1
 	for began := time.Now(); s.told == nil && (s.answer >= 0 || s.side >= 0) && time.Since(began) < endLimit; {
-		s.process = -1
 		s.listen(100 * time.Millisecond)
+	}
+	s.answer, s.side = -1, -1
+	for more := leftMax; more > 0 && s.chatter >= 0 && s.listen(0); more-- {
 	}
 	if s.told != nil {
 		return s.print(*s.told, e)
