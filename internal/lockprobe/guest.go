@@ -127,6 +127,7 @@ type guestProof struct {
 }
 
 func (p *guestProof) make(ctx context.Context, m *machine, kind libvirt.Kind, limit time.Duration) {
+	defer m.progress.begin("a guest at %s %s", p.Path, in(p.Container))()
 	limit, work, made := p.begin(ctx, m, limit, p.imageMode())
 	if made.Folder == nil {
 		return

@@ -30,6 +30,7 @@ func (m *machine) libvirt(ctx context.Context, s seen) Libvirt {
 	if v == nil {
 		return Libvirt{}
 	}
+	defer m.progress.begin("the health of %s", v.name)()
 	found := Libvirt{Container: v.name}
 	limit := healthLimit
 	if deadline, ok := ctx.Deadline(); ok { // a test that hangs is not to take all of the run's time

@@ -40,6 +40,8 @@ type machine struct {
 	dir    string // /var/lib/nfslock
 	fstab  string // "/etc/fstab"
 	try    func(ctx context.Context, root *os.File, device string, t task) attempt
+
+	progress progress
 }
 
 // seen is everything that the report is made of.
@@ -110,24 +112,30 @@ func (m *machine) kept(ctx context.Context) (dir string, warnings []string) {
 func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 	looking, cancel := o.looking(ctx)
 	defer cancel()
+	done := m.progress.begin("%s", m.dir)
 	dir, left := m.kept(looking)
+	done()
 	s.left = left
 	var group errgroup.Group
 	group.Go(func() error {
+		defer m.progress.begin("rpcbind and rpc.statd")()
 		s.answers = sunrpc.AskLocal(ctx, m.caller, true)
 		return nil
 	})
 	group.Go(func() (err error) {
+		defer m.progress.begin("the host's services")()
 		s.processes, err = host.Processes(m.proc, slices.Concat([]string{rpcbindName, statdName}, otherServers, preloaded.Daemons)...)
 		return err
 	})
 	// The kernel may let who reads a process's arguments wait for it.
 	var stuckError error
 	group.Go(func() error {
+		defer m.progress.begin("the host's processes")()
 		s.stuck, stuckError = foreign.Within(looking, func() ([]stuckProbe, error) { return findStuck(m.proc, time.Now()) })
 		return nil
 	})
 	group.Go(func() error {
+		defer m.progress.begin("the guests")()
 		s.guests, s.guestsError = foreign.Within(looking, func() ([]host.Guest, error) { return host.Guests(m.proc) })
 		return nil
 	})
@@ -140,6 +148,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 		return nil
 	})
 	group.Go(func() error { // the folder may be on a server
+		defer m.progress.begin("the configuration in %s", o.ConfigDir)()
 		found, err := foreign.Within(looking, func() (config, error) { return readConfig(o.ConfigDir), nil })
 		if err != nil {
 			found.unread = append(found.unread, Finding{Kind: UnreadConfig, File: o.ConfigDir, Message: fmt.Sprintf("cannot read the configuration: %v", err)})
@@ -178,6 +187,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 		s.left = append(s.left, fmt.Sprintf("cannot tell which processes of earlier runs still hang: %v", stuckError))
 	}
 	someAtOnce(s.views[1:], slowAfter, func(v *view) {
+		defer m.progress.begin("%s", v.name)()
 		looking, cancel := o.looking(ctx)
 		defer cancel()
 		if err := foreign.NoPanic(func() error { return m.look(looking, v, s.kept[v.name], s.guests) }); err != nil {
@@ -193,6 +203,7 @@ func (m *machine) observe(ctx context.Context, o Options) (s seen, err error) {
 }
 
 func (m *machine) choose(ctx context.Context, o Options, dir string) (carriers.Choice, error) {
+	defer m.progress.begin("which containers there are")()
 	ctx, cancel := context.WithTimeout(ctx, o.perMount())
 	defer cancel()
 	return carriers.Choose(ctx, m.engine, dir, o.Containers)

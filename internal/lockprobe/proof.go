@@ -106,6 +106,7 @@ func (p *proof) say(result ProofResult, step ProofStep, detail string) {
 
 // make makes a folder, lets qemu-img make its images there, and removes it with them.
 func (p *proof) make(ctx context.Context, m *machine, limit time.Duration) {
+	defer m.progress.begin("qemu-img at %s %s", p.Path, in(p.Container))()
 	limit, removal, made := p.begin(ctx, m, limit, 0)
 	if made.Folder == nil {
 		return

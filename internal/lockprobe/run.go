@@ -29,9 +29,13 @@ func Run(ctx context.Context, o Options, _ ansible.Call) (Result, error) {
 	ctx, cancel := ansible.WithTimeout(ctx, o.limit(), o.timeIsUp())
 	defer cancel()
 	m := &machine{caller: sunrpc.Client{}, proc: "/proc", dir: statedir.Path, fstab: "/etc/fstab", try: start}
+	defer m.progress.keepTelling(ctx)()
 	// An engine that is stuck is not to take the time of the host's own mounts.
-	connecting, done := context.WithTimeout(ctx, o.perMount())
+	done := m.progress.begin("the container engine")
+	m.progress.find(ctx, func(*Result) {})
+	connecting, connected := context.WithTimeout(ctx, o.perMount())
 	e, err := engine.Connect(connecting, o.Engine, o.EngineSocket)
+	connected()
 	done()
 	if err == nil {
 		defer e.Close()
@@ -69,6 +73,12 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 		r.Engine.Error = s.engineError.Error()
 	}
 	r.Warnings = append(r.Warnings, s.left...)
+	for _, v := range s.views[1:] {
+		r.Packages = append(r.Packages, v.row)
+	}
+	m.progress.find(ctx, func(known *Result) {
+		known.Engine, known.Warnings, known.Packages = r.Engine, slices.Clone(r.Warnings), slices.Clone(r.Packages)
+	})
 	s.virsh = s.callVirsh(r.Engine.Name)
 	all := trials(s, o.Paths)
 	m.tryAll(ctx, all, o.perMount())
@@ -93,12 +103,10 @@ func (m *machine) run(ctx context.Context, o Options, r *Result) error {
 		}
 	}
 	slices.SortStableFunc(r.Mounts, func(a, b Mount) int { return s.order(a.Container) - s.order(b.Container) })
-	for _, v := range s.views[1:] {
-		r.Packages = append(r.Packages, v.row)
-	}
 	for _, p := range s.stuck {
 		r.Leftovers = append(r.Leftovers, LeftProbe{p.pid, p.device})
 	}
+	m.progress.find(ctx, func(known *Result) { known.Mounts = slices.Clone(r.Mounts) })
 	r.RPCBind = s.service(rpcbindName, s.answers.RPCBind, s.answers.RPCBindMS, s.answers.RPCDetail)
 	r.Statd = s.service(statdName, s.answers.Statd, s.answers.StatdMS, s.answers.StatdInfo)
 	r.Libvirt.Locks = s.libvirtLocks()
@@ -256,6 +264,7 @@ func (m *machine) guests(ctx context.Context, o Options, s seen, r *Result) {
 	}
 	found := s.guests
 	r.Guests = len(found)
+	defer m.progress.begin("the programs of guests")()
 	v := s.runsGuests()
 	if v == nil {
 		return

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign/silenttest"
@@ -57,13 +59,21 @@ func TestAContainerWhoseFilesNeverAnswerKeepsNobodyWaiting(t *testing.T) {
 				t.Fatal(err)
 			}
 			silenttest.Mount(t, silent)
-			m := &machine{engine: r, proc: "/proc", dir: t.TempDir(), caller: well(), try: start}
+			m := &machine{engine: r, proc: "/proc", dir: etc(t, map[string]string{"lock": ""}), caller: well(), try: start}
 			o := quick
 			o.Paths = []string{t.TempDir()}
 			began := time.Now()
 			got := report(t, m, o)
 			if took := time.Since(began); took > o.limit() {
 				t.Errorf("it took %v", took)
+			}
+			lock, err := os.Open(filepath.Join(m.dir, "lock"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer lock.Close()
+			if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+				t.Errorf("this host's lock: %v", err)
 			}
 			var rows []string
 			for _, p := range got.Packages {

@@ -98,6 +98,7 @@ func (m *machine) tryOne(ctx context.Context, t *trial, limit time.Duration, pro
 			task.Users = append(task.Users, u)
 		}
 	}
+	defer m.progress.begin("locks at %s %s", first.path, in(first.view.name))()
 	outside := m.tryOutside(ctx, first.view, t.device, task)
 	if t.inside == nil {
 		t.attempt = outside
