@@ -108,3 +108,12 @@ func TestTheMountsOfAContainerThatWasRestartedMeanwhileAreNotTried(t *testing.T)
 		t.Errorf("%+v, %+v", got.Mounts, got.Packages)
 	}
 }
+
+// A container with a seccomp profile of its own gets no program where its files do not answer.
+func TestNoProgramIsPutWhereNothingAnswers(t *testing.T) {
+	programs := &insidePrograms{in: map[*view]func() (*guest, error){}}
+	if _, err := programs.get(t.Context(), &view{name: "nova_compute"}); err == nil || !strings.Contains(err.Error(), "do not answer") {
+		t.Errorf("%v", err)
+	}
+	programs.remove(t.Context())
+}
