@@ -102,7 +102,7 @@ func (j *job) standsStill(ctx context.Context, was engine.Container) (why string
 		}
 		c, err := j.engine.Inspect(ctx, was.ID)
 		gone := errors.Is(err, engine.ErrNotFound)
-		again := c.State == "running" && (c.PID != was.PID || !c.StartedAt.Equal(was.StartedAt))
+		again := c.State == "running" && !c.SameStart(was)
 		switch {
 		case err != nil && !gone || c.State == "running" && !again:
 			since = time.Time{}

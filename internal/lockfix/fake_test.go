@@ -39,6 +39,7 @@ type world struct {
 	listed func()
 	open   func(name string) error // whether its files can be opened
 	proc   string                  // its processes, in a folder of the test's
+	clock  time.Duration           // by which the engine's clock is set before each restart
 }
 
 type box struct {
@@ -189,6 +190,9 @@ func (w *world) Restart(_ context.Context, id string, _ time.Duration) error {
 	}
 	w.calls = append(w.calls, b.Name+": restart")
 	b.StartedAt = b.StartedAt.Add(time.Second)
+	if w.clock != 0 {
+		b.StartedAt = b.StartedAt.Add(w.clock)
+	}
 	b.PID += 100
 	b.unwell, b.unhealed = b.unhealed, false
 	if b.daemon != 0 {

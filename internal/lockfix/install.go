@@ -54,7 +54,7 @@ func (j *job) install(ctx context.Context, w *work, before []deb.Package, d deli
 // lostSight tells whether an error came from losing the engine or the container, and follows the container where it is
 // now.
 func (j *job) lostSight(ctx context.Context, w *work, err error) (bool, error) {
-	start, pid := w.StartedAt, w.PID
+	was := w.Container
 	if errors.Is(err, engine.ErrUnknown) {
 		// An engine that is going down still answers for a moment after it has let its commands go.
 		select {
@@ -65,7 +65,7 @@ func (j *job) lostSight(ctx context.Context, w *work, err error) (bool, error) {
 	if e := j.reopen(ctx, w.target); e != nil {
 		return true, fail("install", "cannot tell how dpkg ended in %s: %w", w.Name, e)
 	}
-	return errors.Is(err, engine.ErrUnknown) || w.PID != pid || !w.StartedAt.Equal(start), nil
+	return errors.Is(err, engine.ErrUnknown) || !w.SameStart(was), nil
 }
 
 // installOnce is one dpkg call for all packages, and what belongs around it.

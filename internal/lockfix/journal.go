@@ -53,7 +53,7 @@ type Before struct {
 	Library *preloaded.Files `json:"library,omitempty"`
 	Restart bool             `json:"restart,omitempty"` // the plan ends with one
 	Begun   []Verb           `json:"begun,omitempty"`   // in this order
-	Owed    *time.Time       `json:"owed,omitempty"`    // a restart is, unless the container was started after this start of it
+	Owed    *time.Time       `json:"owed,omitempty"`    // a restart is, while the container still runs since this start of it
 }
 
 // BeforePackage is one package of it.

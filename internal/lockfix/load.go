@@ -166,11 +166,11 @@ func (j *job) load(ctx context.Context, w *work, verb Verb, want preloaded.Files
 		if err == nil || ctx.Err() != nil || tries == lostTries {
 			return err
 		}
-		start, pid := w.StartedAt, w.PID
+		was := w.Container
 		if e := j.reopen(ctx, w.target); e != nil {
 			return errors.Join(err, e)
 		}
-		if !errors.Is(err, engine.ErrUnknown) && w.PID == pid && w.StartedAt.Equal(start) {
+		if !errors.Is(err, engine.ErrUnknown) && w.SameStart(was) {
 			return err
 		}
 	}

@@ -180,18 +180,11 @@ func (j *job) openSettled(ctx context.Context, name string) (c engine.Container,
 
 // inspectSettled gives a container that is being restarted the time to come up.
 func (j *job) inspectSettled(ctx context.Context, name string) (engine.Container, error) {
-	for {
-		c, err := j.engine.Inspect(ctx, name)
-		between := c.State == "restarting" || c.State == "exited" && time.Since(c.EndedAt) < betweenLimit
-		if err != nil || !between || time.Since(c.EndedAt) > downLimit {
-			return c, err
-		}
-		select {
-		case <-ctx.Done():
-			return c, ended(ctx)
-		case <-time.After(startPoll):
-		}
+	c, err := engine.Settle(ctx, func(ctx context.Context) (engine.Container, error) { return j.engine.Inspect(ctx, name) }, betweenLimit, downLimit, startPoll)
+	if err != nil && ctx.Err() != nil {
+		return c, ended(ctx)
 	}
+	return c, err
 }
 
 // readIn lets dpkg read in what one that was killed has left beside its database. Until some dpkg does, apt refuses to work there,

@@ -331,7 +331,7 @@ func (p *ContainerPlan) finish(o Options) {
 
 // owesRestart: a run died between the install and the restart, and nobody has started the container since.
 func (s Seen) owesRestart() bool {
-	return s.Dead != nil && s.Dead.Owed != nil && !s.StartedAt.After(*s.Dead.Owed)
+	return s.Dead != nil && s.Dead.Owed != nil && s.StartedAt.Equal(*s.Dead.Owed)
 }
 
 // differs says why the package has to be installed again, or nothing.

@@ -379,6 +379,7 @@ func TestPlanAfterADeadRun(t *testing.T) {
 		{name: "one that is asked for and cannot be patched is taken back", seen: other(seen("cinder_api", half, installing)), want: "failed: cannot patch cinder_api: the patch set has nothing for debian trixie amd64; it has packages for debian bookworm amd64; install qemu-utils"},
 		{name: "a restart is owed", seen: seen("nova_libvirt", done, owed(start)), want: "unchanged; restart"},
 		{name: "unless it was started since", seen: seen("nova_libvirt", done, owed(start.Add(-time.Second))), want: "unchanged"},
+		{name: "also by a clock that was set back", seen: seen("nova_libvirt", done, owed(start.Add(time.Second))), want: "unchanged"},
 		{name: "or the user wants none", change: func(o *Options) { o.Restart = RestartNever }, seen: seen("nova_libvirt", done, owed(start)), want: "unchanged"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -95,7 +95,7 @@ func (j *job) awaitStart(ctx context.Context, before engine.Container, healthy b
 			last = err
 		case now.State != "running":
 			last = fmt.Errorf("it is %s", now.State)
-		case !now.StartedAt.After(before.StartedAt):
+		case now.SameStart(before):
 			last = errors.New("it was not started again")
 		case !healthy:
 			return nil

@@ -232,7 +232,7 @@ func (j *job) reopen(ctx context.Context, t *target) error {
 				t.down = true
 				return &downError{now.State}
 			}
-		case err == nil && t.root != nil && now.PID == t.PID && now.StartedAt.Equal(t.StartedAt):
+		case err == nil && t.root != nil && now.SameStart(t.Container):
 			// The kernel ends a container's processes, dpkg too, before the engine knows that its first one has ended.
 			if last = j.still(ctx, t); last == nil {
 				return t.lookAgain(ctx)
