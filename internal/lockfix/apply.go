@@ -1,6 +1,7 @@
 package lockfix
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,13 +10,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
 
@@ -29,43 +30,59 @@ type work struct {
 	gone         bool // it was removed or recreated meanwhile
 	done         bool // all steps are done
 	onTheWayBack bool
-	restarted    bool  // or may have been
-	healthy      bool  // its health test passed before anything was changed
-	err          error // what went wrong
-	undoErr      error // what went wrong on the way back
-	rolledBack   bool  // it is as it was before
+	restarted    bool   // or may have been
+	healthy      bool   // its health test passed before anything was changed
+	err          error  // what went wrong
+	undoErr      error  // what went wrong on the way back
+	triedBack    bool   // the way back was gone to its end
+	rolledBack   bool   // it is as it was before
+	left         string // what to do where nothing is to be taken back
+	recorded     bool   // it has a record in the journal
 }
 
 func (w *work) step(verb Verb) (Step, bool) { return w.plan.step(verb) }
+
+// whole: nothing is left to be done in it, nor to be taken back.
+func (w *work) whole() bool {
+	return w.done || w.rolledBack || w.gone || !w.begun && w.seen.Dead == nil
+}
+
+// stuck: it was seen that it is neither as it was nor as it should be, and it will not get there by itself.
+func (w *work) stuck() bool {
+	var unreached *unreachedError
+	var down *downError
+	err := cmp.Or(w.undoErr, w.err)
+	return err != nil && w.triedBack && !errors.As(err, &unreached) && !errors.As(err, &down)
+}
+
+// alone: what becomes of it keeps no other container from anything. Nobody asked for it, or it is stuck since an earlier run.
+func (s Seen) alone() bool { return s.Unasked || s.Dead != nil && s.Dead.Stuck != "" }
 
 // apply carries the plans out: first the journal says what is to be done and everything that will be replaced is kept, in
 // all containers; then the containers are worked on in parallel; then what has to be restarted is, one after the other. One
 // that fails stops no other. With on_error: rollback all of them go back when one failed. When the run is told to stop,
 // what is at work is waited for and the rest is left to the next run.
 func (j *job) apply(ctx context.Context, o Options, set Set, f *files, all []*work) (warnings []string) {
-	if err := j.openJournal(o, all); err != nil {
-		for _, w := range all {
-			if len(w.plan.Steps) > 0 {
-				w.err = &stepError{"journal", fmt.Errorf("cannot begin in %s: %w", w.Name, err)}
-			}
-		}
-		return nil
-	}
 	for _, w := range all {
+		w.before = w.plan.before()
 		w.begun = w.seen.Dead != nil && w.active()
 	}
 	warnings = j.keepAll(ctx, set, all)
 	begin := !failed(all) || o.OnError == OnErrorKeep
 	j.each(all, func(w *work) error {
-		if !begin && !w.plan.Back {
+		if w.plan.Back {
+			j.takeBack(ctx, w)
+			return nil
+		}
+		if !begin {
 			return nil
 		}
 		return j.change(ctx, w, f)
 	})
 	for _, w := range all {
-		fit := w.plan.Back || w.plan.Failure == nil && w.plan.Stays == ""
-		if w.err == nil && fit && (w.plan.Back || !failed(all) || o.OnError == OnErrorKeep) {
-			if w.err = j.restart(ctx, w); w.err == nil && !w.plan.Back {
+		fit := w.plan.Failure == nil && w.plan.Stays == "" && !w.plan.Back
+		if w.err == nil && fit && (!failed(all) || o.OnError == OnErrorKeep) {
+			if w.err = j.restart(ctx, w); w.err == nil {
 				w.err = j.verifyLoaded(ctx, w)
 			}
 			if _, ok := w.step(Forget); ok && w.err == nil {
@@ -73,35 +90,38 @@ func (j *job) apply(ctx context.Context, o Options, set Set, f *files, all []*wo
 			}
 			w.done = w.err == nil
 		}
-		w.rolledBack = w.plan.Back && w.err == nil
 	}
 	stopped := errors.Is(ctx.Err(), context.Canceled)
-	if failed(all) && o.OnError == OnErrorRollback && !stopped {
+	switch {
+	case stopped:
+	case o.OnError == OnErrorRollback:
 		j.rollBack(ctx, all)
+	default:
+		j.seeBack(ctx, all)
 	}
-	if err := j.closeJournal(all, stopped); err != nil {
+	if err := j.settle(all, stopped); err != nil {
 		warnings = append(warnings, err.Error())
 	}
 	return warnings
 }
 
-// begin writes to the journal that a step is begun. Nothing of it has happened when that fails. The way back does not wait
-// for a disk that is full.
-func (j *job) begin(w *work, verb Verb, start time.Time) error {
-	if err := j.journal.step(w.Name, verb, start); err != nil && !w.onTheWayBack {
+// begin notes a step that changes the container at once.
+func (j *job) begin(w *work, verb Verb) error {
+	if err := j.note(w, verb); err != nil {
 		return err
 	}
 	w.begun = true
 	return nil
 }
 
+// failed: one that the others go with.
 func failed(all []*work) bool {
-	return slices.ContainsFunc(all, func(w *work) bool { return w.err != nil })
+	return slices.ContainsFunc(all, func(w *work) bool { return w.err != nil && !w.seen.alone() })
 }
 
 // active: there is something to be done, or to be brought to its end.
 func (w *work) active() bool {
-	return len(w.plan.Steps) > 0 || w.seen.Dead != nil && w.plan.Failure == nil && w.plan.Stays == ""
+	return len(w.plan.Steps) > 0 || w.plan.Back || w.seen.Dead != nil && w.plan.Failure == nil && w.plan.Stays == ""
 }
 
 // each does f to every active container that has not failed yet, all at once.
@@ -122,6 +142,12 @@ func (j *job) each(all []*work, f func(*work) error) {
 func (j *job) keepAll(ctx context.Context, set Set, all []*work) (warnings []string) {
 	var mutex sync.Mutex
 	j.each(all, func(w *work) error {
+		if err := j.open(w); err != nil {
+			return &stepError{"journal", err}
+		}
+		if w.plan.Back { // what there is to go back to was kept before
+			return nil
+		}
 		said, err := j.keepOne(ctx, set, w)
 		if err != nil {
 			return fail("keep", "cannot keep the packages of %s: %w", w.Name, err)
@@ -176,9 +202,7 @@ func (j *job) record(ctx context.Context, set Set, w *work) (warnings []string, 
 		}
 	}
 	if s, ok := w.step(Keep); ok {
-		if err := j.journal.step(w.Name, Keep, w.StartedAt); err != nil {
-			return nil, err
-		}
+		faultpoint.Hit(string(Keep) + " " + w.Name)
 		warnings, err = w.known.Keep(ctx, dir, x, w.root, s.Packages)
 	} else {
 		err = x.Write(dir)
@@ -234,8 +258,12 @@ func (j *job) change(ctx context.Context, w *work, f *files) error {
 // sources are the files that are to be installed: of the patch set, of the baseline, or of what a dead run found.
 func (w *work) sources(names []string, f *files) (delivery, error) {
 	switch {
-	case w.plan.Back, w.plan.PackagesBack:
-		return w.undo.files(w, names)
+	case w.plan.PackagesBack:
+		d := w.found(w.before, w.undo).delivery(names)
+		if len(d.packages) < len(names) {
+			return d, fail("plan", "cannot bring the packages of %s back to what they were: this host does not keep all of %s", w.Name, strings.Join(names, ", "))
+		}
+		return d, nil
 	case len(w.plan.Files) > 0:
 		return delivery{packages: w.plan.Files, open: f.open}, nil
 	}
@@ -292,12 +320,19 @@ func (w *work) failure(baseline string) *Failure {
 	if w.undoErr != nil && !errors.As(w.undoErr, &down) {
 		errors.As(w.err, &down)
 	}
-	if w.undoErr != nil {
+	var stuck *stuckError
+	switch {
+	case w.undoErr != nil:
 		if f.Message != "" {
 			f.Message += "; and "
 		}
 		f.Message += fmt.Sprintf("cannot roll %s back: %v", w.Name, w.undoErr)
 		f.Hint = "it is between two states: run again; what this host keeps of its packages is in " + baseline
+		if errors.As(w.undoErr, &stuck) {
+			f.Hint = stuck.byHand
+		}
+	case w.left != "":
+		f.Hint = "it was left so, as on_error is keep: " + w.left
 	}
 	if down != nil && !w.rolledBack {
 		f.Hint = fmt.Sprintf("it is %s: start or unpause it, then run again, which finishes what was begun or takes it back", down.state)

@@ -52,6 +52,7 @@ type box struct {
 	noLinks  bool     // none can be made in it
 	mounted  []string // what something is mounted over
 	trials   []string // the files of each trial of hard links
+	faults   faults
 }
 
 func newWorld(t *testing.T) *world {
@@ -175,7 +176,7 @@ func (w *world) Exec(_ context.Context, id string, c engine.Command) (engine.Out
 			return engine.Outcome{ExitCode: 1, Output: err.Error()}, nil
 		}
 	}
-	if err := b.dpkg(c); err != nil {
+	if err := b.faulty(c); err != nil {
 		return engine.Outcome{ExitCode: 1, Output: err.Error()}, nil
 	}
 	return engine.Outcome{}, nil

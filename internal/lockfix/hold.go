@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
 )
 
 // hold sets or removes dpkg's hold, which apt obeys: dpkg(1), --set-selections.
@@ -16,7 +18,7 @@ func (j *job) hold(ctx context.Context, w *work, names []string, verb Verb) erro
 	for _, name := range names {
 		fmt.Fprintf(&lines, "%s %s\n", name, selection)
 	}
-	err := j.begin(w, verb, t.StartedAt)
+	err := j.begin(w, verb)
 	if err == nil {
 		err = j.dpkg(ctx, t, []string{"--set-selections"}, lines.String())
 		for tries := 1; err != nil && ctx.Err() == nil && tries < lostTries; tries++ {
@@ -38,6 +40,6 @@ func (j *job) hold(ctx context.Context, w *work, names []string, verb Verb) erro
 			return fail("hold", "cannot set %s of %s in %s: dpkg succeeded, yet it says %s", selection, name, t.Name, p.Status.Want)
 		}
 	}
-	j.journal.done(t.Name, verb, t.StartedAt)
+	faultpoint.Hit(string(verb) + " " + t.Name + " done")
 	return nil
 }

@@ -183,7 +183,7 @@ func TestWhatIsWrittenIsPrivateWhateverTheUmask(t *testing.T) {
 			w.mustRun(options(), set1, f1)
 			w.mustRun(options(), set2, f2) // keeps what the first installed, beside the journal
 			_ = w.fail("")
-			for _, path := range []string{"", "/lock", "/journal", "/journal/run.log", "/journal/undo/cinder_volume/index.json", "/baseline/cinder_volume/index.json"} {
+			for _, path := range []string{"", "/lock", "/journal", "/journal/cinder_volume.json", "/journal/undo/cinder_volume/index.json", "/baseline/cinder_volume/index.json"} {
 				if !seen[path] {
 					t.Errorf("%s was never there", path)
 				}
@@ -320,7 +320,7 @@ func writeFile(dir, text string) error {
 
 func TestPipesInTheStateFolderAreNotWaitedFor(t *testing.T) {
 	set, f := folder(t, qemuUtils(patched))
-	for _, name := range []string{"lock", "journal/run.log"} {
+	for _, name := range []string{"lock", "journal/run.log", "journal/cinder_volume.json"} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.add("cinder_volume", qemuUtils(stock))

@@ -80,7 +80,7 @@ func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, d 
 	if err := t.unmoved(before, d.packages); err != nil {
 		return &stepError{"copy", err}
 	}
-	if err := j.journal.step(t.Name, Install, t.StartedAt); err != nil && !w.onTheWayBack {
+	if err := j.note(w, Install); err != nil {
 		return fail("copy", "cannot begin in %s: %w", t.Name, err)
 	}
 	if err := t.clean(); err != nil {
@@ -95,7 +95,7 @@ func (j *job) installOnce(ctx context.Context, w *work, before []deb.Package, d 
 			err = fail("clean", "cannot clean up in %s: %w", t.Name, e)
 		}
 		if err == nil {
-			j.journal.done(t.Name, Install, t.StartedAt)
+			faultpoint.Hit(string(Install) + " " + t.Name + " done")
 		}
 	}()
 	paths, err := t.copyIn(d)

@@ -1,19 +1,15 @@
 package lockfix
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
@@ -23,90 +19,76 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
-// journal is what a run is doing, for the run after it if this one dies. It is a file of lines: first the containers that are to
-// change, as they were before; then each step before it is begun. A line is on the disk before the step is. When every
-// container is whole the file is removed, so that a journal that is found is one of a run that died or failed.
-//
-// A line is the CRC-32C of its JSON text in eight hex digits, a space, the text.
-type journal struct {
-	dir   string
-	mutex sync.Mutex
-	file  *os.File // nil while nothing was begun
-	size  int64    // bytes, of whole lines
-}
+// journal is what is under way on this host, for the run after one that dies: a record for each container, NAME.json. It is replaced whole, and is on the
+// disk before the step is begun that it tells of. When the container is whole its record is removed, so that one that is found is of a run that died or failed.
+type journal struct{ dir string }
 
 const (
-	journalName   = "run.log"
-	damagedName   = "damaged.log"
+	recordSuffix  = ".json"
+	damagedSuffix = ".damaged"
 	undoName      = "undo"
-	journalSchema = 1
-	journalLimit  = 16 << 20 // bytes; a run on five containers writes about 4,000, and what there is of the library in them, at most 420,000 each
+	journalSchema = 2       // 1 was one file for all containers, see runlog.go
+	recordLimit   = 4 << 20 // bytes; a real one has about 1,000, and what there is of the library in it, at most 420,000
 )
 
-// Before is a container as it was before the first run touched it that has not been brought to an end, and what has been
-// begun in it since.
+// Before is a container's record: how it was before the first run touched it that has not been brought to an end, and what has been begun in it since.
 type Before struct {
+	Schema   int             `json:"schema"`
 	Name     string          `json:"name"`
 	ID       string          `json:"id"`
+	Process  int             `json:"process"` // of the run that wrote it last
+	Began    time.Time       `json:"began"`   // likewise; by this host's clock, so it is shown and never compared
 	Packages []BeforePackage `json:"packages"`
+	Dpkg     *BeforeDpkg     `json:"dpkg,omitempty"` // nil where no package was to change, and in records of the first version
 	// Library is what there was of the preloaded library, its bytes too; nil where it was not to change.
 	Library *preloaded.Files `json:"library,omitempty"`
 	Restart bool             `json:"restart,omitempty"` // the plan ends with one
 	Begun   []Verb           `json:"begun,omitempty"`   // in this order
 	Owed    *time.Time       `json:"owed,omitempty"`    // a restart is, while the container still runs since this start of it
+	Stuck   string           `json:"stuck,omitempty"`   // why it could be brought neither on nor back; no other container waits for it
 }
 
 // BeforePackage is one package of it.
 type BeforePackage struct {
 	Name     string `json:"name"`
 	Version  string `json:"version"`
-	Whole    bool   `json:"whole"`    // dpkg had finished with it; else there is nothing to go back to
-	Held     bool   `json:"held"`     // apt was told to keep it
-	Replaced bool   `json:"replaced"` // it is among those that are installed
+	State    string `json:"state,omitempty"` // in dpkg's words; none in records of the first version
+	Whole    bool   `json:"whole"`           // dpkg had finished with it; else there is nothing to go back to
+	Held     bool   `json:"held"`            // apt was told to keep it
+	Replaced bool   `json:"replaced"`        // it is among those that are installed
 }
 
-// journalRun is the first line.
-type journalRun struct {
-	Schema     int       `json:"schema"`
-	Process    int       `json:"process"`
-	Began      time.Time `json:"began"`
-	State      string    `json:"state"`
-	Containers []Before  `json:"containers"`
+// BeforeDpkg is what dpkg had left undone.
+type BeforeDpkg struct {
+	Unfinished map[string]string `json:"unfinished,omitempty"` // packages with which it had not finished, and their states
+	Triggers   bool              `json:"triggers,omitempty"`   // some were noted and not yet given to packages
 }
 
-// journalStep is any other line.
-type journalStep struct {
-	Containers []string   `json:"containers"`
-	Verb       Verb       `json:"verb"`
-	Done       bool       `json:"done,omitempty"`
-	Start      *time.Time `json:"start,omitempty"` // of the container, when the line was written
-	At         time.Time  `json:"at"`
-}
+// Undo stands in a record only: bring the container back to how it was.
+const Undo Verb = "undo"
 
-// The verbs that stand in a journal only.
-const (
-	Undo   Verb = "undo"   // bring the container back to Before
-	Settle Verb = "settle" // it is whole: all new, or all old again
-)
+// programs: those that start afterwards are other ones.
+func programs(v Verb) bool { return v == Install || v == Load || v == Unload }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func journalLine(v any) ([]byte, error) {
-	text, err := json.Marshal(v)
-	if err != nil {
-		return nil, err
+// begin notes that a step is begun, while the container runs since start.
+func (b *Before) begin(verb Verb, start time.Time) {
+	b.Begun = append(b.Begun, verb)
+	if programs(verb) && b.Restart || verb == Undo && slices.Contains(b.Begun, Restart) {
+		b.Owed = &start
 	}
-	return fmt.Appendf(nil, "%08x %s\n", crc32.Checksum(text, castagnoli), text), nil
 }
 
-// begin writes the first line, in place of a former journal: what that knows of containers that are still open is in the
-// new one.
-func (l *journal) begin(containers []Before, state string) error {
-	line, err := journalLine(journalRun{journalSchema, os.Getpid(), time.Now().UTC(), state, containers})
-	if err != nil {
-		return fmt.Errorf("cannot write the journal: %w", err)
+// write replaces the record of a container. When it returns without an error, that is on the disk.
+func (l *journal) write(b Before) error {
+	b.Schema = journalSchema
+	text, err := json.Marshal(b)
+	if err == nil && len(text) > recordLimit {
+		err = fmt.Errorf("that of %s would have %d bytes", b.Name, len(text))
 	}
-	if err := patchset.MakeFolder(l.dir); err != nil {
+	if err == nil {
+		err = patchset.MakeFolder(l.dir)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
 	root, err := os.OpenRoot(l.dir)
@@ -114,238 +96,159 @@ func (l *journal) begin(containers []Before, state string) error {
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
 	defer root.Close()
-	if err := statedir.WriteWhole(root, journalName, line); err != nil {
-		return fmt.Errorf("cannot write the journal: %w", err)
-	}
-	if l.file, err = root.OpenFile(journalName, os.O_WRONLY|os.O_APPEND, 0); err != nil {
-		return fmt.Errorf("cannot write the journal: %w", err)
-	}
-	l.size = int64(len(line))
-	faultpoint.Hit("journal")
-	return nil
-}
-
-// step says that a step is begun. When it returns without an error, that is on the disk.
-func (l *journal) step(container string, verb Verb, start time.Time) error {
-	err := l.append(journalStep{Containers: []string{container}, Verb: verb, Start: &start, At: time.Now().UTC()})
-	if err == nil {
-		err = l.sync()
-	}
-	if err == nil {
-		faultpoint.Hit(string(verb) + " " + container)
-	}
-	return err
-}
-
-// done says that a step ended well. It need not be on the disk: the next run looks for itself.
-func (l *journal) done(container string, verb Verb, start time.Time) {
-	_ = l.append(journalStep{Containers: []string{container}, Verb: verb, Done: true, Start: &start, At: time.Now().UTC()})
-	faultpoint.Hit(string(verb) + " " + container + " done")
-}
-
-// settle says of all these containers at once that they are whole.
-func (l *journal) settle(containers []string) error {
-	if len(containers) == 0 {
-		return nil
-	}
-	err := l.append(journalStep{Containers: containers, Verb: Settle, At: time.Now().UTC()})
-	if err == nil {
-		err = l.sync()
-	}
-	if err == nil {
-		faultpoint.Hit("settled")
-	}
-	return err
-}
-
-func (l *journal) append(s journalStep) error {
-	line, err := journalLine(s)
-	if err == nil {
-		l.mutex.Lock()
-		defer l.mutex.Unlock()
-		var n int
-		if n, err = l.file.Write(line); err == nil {
-			l.size += int64(n)
-		} else { // a full disk takes a part of it, which would spoil the line after it
-			_ = l.file.Truncate(l.size)
-		}
-	}
-	if err != nil {
+	if err := statedir.WriteWhole(root, b.Name+recordSuffix, text); err != nil {
 		return fmt.Errorf("cannot write the journal: %w", err)
 	}
 	return nil
 }
 
-// sync is outside of the lock: several containers' lines may go to the disk together.
-func (l *journal) sync() error {
-	if err := l.file.Sync(); err != nil {
-		return fmt.Errorf("cannot write the journal: %w", err)
+// end removes a container's record, and then what was kept for the way back.
+func (l *journal) end(name string) error {
+	if err := l.remove(name + recordSuffix); err != nil {
+		return err
 	}
-	return nil
-}
-
-func (l *journal) close() {
-	if l.file != nil {
-		l.file.Close()
-		l.file = nil
-	}
-}
-
-// end removes the journal and with it what was kept for the way back.
-func (l *journal) end() error {
-	l.close()
-	if err := os.Remove(filepath.Join(l.dir, journalName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot end the journal: %w", err)
-	}
-	faultpoint.Hit("ended")
-	return l.sweep()
-}
-
-// sweep removes the undo folder, which means nothing without a journal.
-func (l *journal) sweep() error {
-	if err := os.RemoveAll(filepath.Join(l.dir, undoName)); err != nil {
+	faultpoint.Hit("ended " + name)
+	if err := os.RemoveAll(filepath.Join(l.dir, undoName, name)); err != nil {
 		return fmt.Errorf("cannot clean up the journal: %w", err)
 	}
+	_ = os.Remove(filepath.Join(l.dir, undoName)) // where it is empty
 	return nil
 }
 
-// deadRun is what the journal tells of a run that did not come to its end.
-type deadRun struct {
-	journalRun
-	settled []string
+// remove makes sure that a file is gone, also after a power cut.
+func (l *journal) remove(name string) error {
+	root, err := os.OpenRoot(l.dir)
+	if err != nil {
+		return fmt.Errorf("cannot end the journal: %w", err)
+	}
+	defer root.Close()
+	if err := statedir.Remove(root, name); err != nil {
+		return fmt.Errorf("cannot end the journal: %w", err)
+	}
+	return nil
 }
 
-var errDamagedJournal = errors.New("it is damaged")
-
-// open are the containers in which something was begun and that were not settled.
-func (d *deadRun) open() (list []Before) {
-	if d == nil {
-		return nil
+// sweep removes what was kept for the way back of containers without a record, and a record that was not written to its end.
+func (l *journal) sweep(records []Before) (all error) {
+	has := func(name string) bool {
+		return slices.ContainsFunc(records, func(b Before) bool { return b.Name == name })
 	}
-	for _, b := range d.Containers {
-		if len(b.Begun) > 0 && !slices.Contains(d.settled, b.Name) {
-			list = append(list, b)
+	for _, e := range l.entries(undoName) {
+		if !has(e.Name()) {
+			all = errors.Join(all, os.RemoveAll(filepath.Join(l.dir, undoName, e.Name())))
 		}
 	}
+	for _, e := range l.entries(".") {
+		if strings.HasSuffix(e.Name(), recordSuffix+statedir.PartSuffix) {
+			all = errors.Join(all, os.Remove(filepath.Join(l.dir, e.Name())))
+		}
+	}
+	_ = os.Remove(filepath.Join(l.dir, undoName)) // where it is empty
+	if all != nil {
+		return fmt.Errorf("cannot clean up the journal: %w", all)
+	}
+	return nil
+}
+
+// tidy removes what was put aside.
+func (l *journal) tidy() (all error) {
+	for _, e := range l.entries(".") {
+		if strings.HasSuffix(e.Name(), damagedSuffix) {
+			all = errors.Join(all, os.Remove(filepath.Join(l.dir, e.Name())))
+		}
+	}
+	return all
+}
+
+// entries of a folder that may not be there.
+func (l *journal) entries(name string) []fs.DirEntry {
+	list, _ := os.ReadDir(filepath.Join(l.dir, name))
 	return list
 }
 
 // exists tells whether a run may have left something, in whatever container.
 func (l *journal) exists() bool {
-	_, err := os.Lstat(filepath.Join(l.dir, journalName))
-	return !errors.Is(err, fs.ErrNotExist)
+	return slices.ContainsFunc(l.entries("."), func(e fs.DirEntry) bool { return strings.HasSuffix(e.Name(), recordSuffix) || e.Name() == runLogName })
 }
 
-// read gives nil where there is no journal. The error is errDamagedJournal where one cannot be believed.
-func (l *journal) read() (*deadRun, error) {
+var errDamagedJournal = errors.New("it is damaged")
+
+// read gives all records, in the order of their names. The names of files that cannot be believed are returned as damaged, with the reason.
+func (l *journal) read() (records []Before, damaged map[string]error, err error) {
 	root, err := os.OpenRoot(l.dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the journal: %w", err)
+		return nil, nil, fmt.Errorf("cannot read the journal: %w", err)
 	}
 	defer root.Close()
-	file, _, err := foreign.Open(root, journalName)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the journal in %s: %w", l.dir, err)
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, journalLimit+1))
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the journal: %w", err)
-	}
-	dead, err := parseJournal(data)
-	if err != nil {
-		return nil, fmt.Errorf("cannot use the journal %s: %w", filepath.Join(l.dir, journalName), err)
-	}
-	return dead, nil
-}
-
-// parseJournal leaves out a last line that was not written to its end, as after a power cut: its step was not begun.
-func parseJournal(data []byte) (dead *deadRun, err error) {
-	if len(data) > journalLimit {
-		return nil, fmt.Errorf("%w: it has more than %d bytes", errDamagedJournal, journalLimit)
-	}
-	for number := 1; len(data) > 0; number++ {
-		line, rest, whole := bytes.Cut(data, []byte("\n"))
-		if !whole || bytes.IndexByte(line, 0) >= 0 && len(rest) == 0 {
-			break // some filesystems have zeros where the end was to be
-		}
-		data = rest
-		sum, text, ok := bytes.Cut(line, []byte(" "))
-		want, e := strconv.ParseUint(string(sum), 16, 32)
-		if !ok || e != nil || crc32.Checksum(text, castagnoli) != uint32(want) {
-			return nil, fmt.Errorf("%w: the checksum of line %d is wrong", errDamagedJournal, number)
-		}
-		if dead == nil {
-			if dead, err = firstLine(text); err != nil {
-				return nil, err
-			}
+	damaged = map[string]error{}
+	for _, e := range l.entries(".") {
+		name, ok := strings.CutSuffix(e.Name(), recordSuffix)
+		if !ok {
 			continue
 		}
-		var s journalStep
-		if err := json.Unmarshal(text, &s); err != nil {
-			return nil, fmt.Errorf("%w: line %d: %w", errDamagedJournal, number, err)
-		}
-		if err := dead.add(s); err != nil {
-			return nil, fmt.Errorf("%w: line %d: %w", errDamagedJournal, number, err)
+		b, err := readRecord(root, name)
+		switch {
+		case errors.Is(err, errDamagedJournal):
+			damaged[e.Name()] = err
+		case err != nil:
+			return nil, nil, fmt.Errorf("cannot use the journal %s: %w", filepath.Join(l.dir, e.Name()), err)
+		default:
+			records = append(records, b)
 		}
 	}
-	return dead, nil
+	return records, damaged, nil
 }
 
-func firstLine(text []byte) (*deadRun, error) {
-	var d deadRun
+func readRecord(root *os.Root, name string) (b Before, err error) {
+	data, err := readBounded(root, name+recordSuffix, recordLimit)
+	if err != nil {
+		return b, err
+	}
+	return parseRecord(name, data)
+}
+
+func readBounded(root *os.Root, name string, limit int64) ([]byte, error) {
+	file, _, err := foreign.Open(root, name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%w: it has more than %d bytes", errDamagedJournal, limit)
+	}
+	return data, err
+}
+
+// parseRecord reads the record of the container of that name.
+func parseRecord(name string, data []byte) (b Before, err error) {
 	var schema struct {
 		Schema int `json:"schema"`
 	}
-	err := json.Unmarshal(text, &schema)
-	d.Schema = schema.Schema
-	if err == nil && d.Schema == journalSchema {
-		err = json.Unmarshal(text, &d.journalRun)
+	if err := json.Unmarshal(data, &schema); err != nil {
+		return b, fmt.Errorf("%w: %w", errDamagedJournal, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: line 1: %w", errDamagedJournal, err)
+	if schema.Schema > journalSchema {
+		return b, otherSchema(schema.Schema)
 	}
-	for _, b := range d.Containers {
-		if !filepath.IsLocal(b.Name) || filepath.Clean(b.Name) != b.Name || b.Name == "." || strings.ContainsRune(b.Name, 0) {
-			return nil, fmt.Errorf("%w: it names a container %q", errDamagedJournal, b.Name) // folders of that name are removed
-		}
+	if err := json.Unmarshal(data, &b); err != nil {
+		return Before{}, fmt.Errorf("%w: %w", errDamagedJournal, err)
 	}
-	if d.Schema != journalSchema {
-		return nil, fmt.Errorf("it has schema %d, this program knows %d: a run of another version of this collection did not come to its end here; finish it with that version", d.Schema, journalSchema)
+	if schema.Schema != journalSchema || b.Name != name || !folderName(name) {
+		return Before{}, fmt.Errorf("%w: it names a container %q, with schema %d", errDamagedJournal, b.Name, schema.Schema)
 	}
-	return &d, nil
+	return b, nil
 }
 
-// programs: those that start afterwards are other ones.
-func programs(v Verb) bool { return v == Install || v == Load || v == Unload }
+func otherSchema(n int) error {
+	return fmt.Errorf("it has schema %d, this program knows %d: a run of another version of this collection did not come to its end here; finish it with that version",
+		n, journalSchema)
+}
 
-func (d *deadRun) add(s journalStep) error {
-	for _, name := range s.Containers {
-		i := slices.IndexFunc(d.Containers, func(b Before) bool { return b.Name == name })
-		if i < 0 {
-			return fmt.Errorf("the journal begins without %q", name)
-		}
-		b := &d.Containers[i]
-		switch {
-		case s.Verb == Settle:
-			d.settled = append(d.settled, name)
-		case s.Verb == Keep: // changes nothing in the container
-		case !s.Done:
-			b.Begun = append(b.Begun, s.Verb)
-			if programs(s.Verb) && b.Restart {
-				b.Owed = s.Start
-			}
-		case programs(s.Verb) && b.Restart:
-			b.Owed = s.Start
-		case s.Verb == Restart:
-			b.Owed = nil
-		}
-	}
-	return nil
+// folderName tells whether it can be a container's name: folders of that name are removed.
+func folderName(name string) bool {
+	return filepath.IsLocal(name) && filepath.Clean(name) == name && name != "." && !strings.ContainsAny(name, "/\x00")
 }

@@ -4,193 +4,163 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 var journalStart = time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
 
-// writeJournal is a run of two containers that died after these steps, each "container verb" or "container verb done".
-func writeJournal(t *testing.T, steps ...string) *journal {
+func newJournal(t *testing.T) *journal {
+	return &journal{dir: filepath.Join(t.TempDir(), "state", "journal")}
+}
+
+func (l *journal) mustWrite(t *testing.T, records ...Before) {
 	t.Helper()
-	l := &journal{dir: filepath.Join(t.TempDir(), "state", "journal")}
-	t.Cleanup(l.close)
-	if err := l.begin([]Before{
-		{Name: "nova_libvirt", ID: "1", Restart: true, Packages: []BeforePackage{{Name: "qemu-utils", Version: stock, Whole: true, Replaced: true}}},
-		{Name: "cinder_api", ID: "2", Packages: []BeforePackage{{Name: "qemu-utils", Version: stock, Whole: true, Held: true, Replaced: true}}},
-	}, Present); err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range steps {
-		words := strings.Fields(s)
-		var err error
-		switch {
-		case words[1] == "settle":
-			err = l.settle(strings.Split(words[0], ","))
-		case len(words) == 3:
-			l.done(words[0], Verb(words[1]), journalStart.Add(time.Minute))
-		default:
-			err = l.step(words[0], Verb(words[1]), journalStart)
-		}
-		if err != nil {
+	for _, b := range records {
+		if err := l.write(b); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return l
 }
 
-func TestJournalTellsWhatWasBegun(t *testing.T) {
+func TestRecordTellsWhatWasBegun(t *testing.T) {
 	later := journalStart.Add(time.Minute)
 	for _, test := range []struct {
-		name  string
-		steps []string
-		want  map[string][]Verb
-		owed  *time.Time
+		name    string
+		restart bool
+		steps   []Verb
+		owed    *time.Time
 	}{
 		{name: "nothing"},
-		{name: "packages were kept only", steps: []string{"cinder_api keep", "cinder_api keep done"}},
-		{name: "an install", steps: []string{"cinder_api keep", "cinder_api install"}, want: map[string][]Verb{"cinder_api": {Install}}},
-		{
-			name: "an install before a restart owes it", steps: []string{"nova_libvirt install"},
-			want: map[string][]Verb{"nova_libvirt": {Install}}, owed: &journalStart,
-		},
-		{
-			name: "the container's start counts that it had after the install", steps: []string{"nova_libvirt install", "nova_libvirt install done", "nova_libvirt restart"},
-			want: map[string][]Verb{"nova_libvirt": {Install, Restart}}, owed: &later,
-		},
-		{
-			name: "a restart that is done is not owed", steps: []string{"nova_libvirt install", "nova_libvirt restart", "nova_libvirt restart done"},
-			want: map[string][]Verb{"nova_libvirt": {Install, Restart}},
-		},
-		{name: "settled", steps: []string{"cinder_api install", "nova_libvirt install", "cinder_api,nova_libvirt settle"}},
-		{
-			name: "one of two settled", steps: []string{"cinder_api install", "nova_libvirt hold", "cinder_api settle"},
-			want: map[string][]Verb{"nova_libvirt": {Hold}},
-		},
+		{name: "an install", steps: []Verb{Install}},
+		{name: "an install before a restart owes it", restart: true, steps: []Verb{Install}, owed: &journalStart},
+		{name: "the library, too", restart: true, steps: []Verb{Load}, owed: &journalStart},
+		{name: "a hold alone does not", restart: true, steps: []Verb{Hold}},
+		{name: "the last one counts", restart: true, steps: []Verb{Install, Load}, owed: &later},
+		{name: "what is put back after a restart owes one", steps: []Verb{Install, Restart, Undo}, owed: &later},
+		{name: "and before it none", steps: []Verb{Install, Undo}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			dead, err := writeJournal(t, test.steps...).read()
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := map[string][]Verb{}
-			for _, b := range dead.open() {
-				got[b.Name] = b.Begun
-				if b.Name == "nova_libvirt" && !cmp.Equal(b.Owed, test.owed) {
-					t.Errorf("a restart is owed since %v, want %v", b.Owed, test.owed)
+			b := Before{Name: "nova_libvirt", ID: "1", Restart: test.restart, Packages: []BeforePackage{{Name: "qemu-utils", Version: stock, State: "ok installed", Whole: true, Replaced: true}}}
+			for i, v := range test.steps {
+				start := journalStart
+				if i > 0 {
+					start = later
 				}
+				b.begin(v, start)
 			}
-			if diff := cmp.Diff(test.want, got, cmpopts.EquateEmpty()); diff != "" {
+			l := newJournal(t)
+			l.mustWrite(t, Before{Name: "cinder_api", ID: "2"}, b)
+			got, damaged, err := l.read()
+			if err != nil || len(damaged) > 0 || len(got) != 2 {
+				t.Fatalf("%v, %v, %+v", err, damaged, got)
+			}
+			b.Schema, b.Owed = journalSchema, test.owed
+			if diff := cmp.Diff(b, got[1]); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
 }
 
-func TestJournalIsRemovedAtTheEnd(t *testing.T) {
-	l := writeJournal(t, "cinder_api install")
-	if err := os.MkdirAll(filepath.Join(l.dir, undoName, "cinder_api"), 0o700); err != nil {
+func TestEndedRecordLeavesNothing(t *testing.T) {
+	l := newJournal(t)
+	l.mustWrite(t, Before{Name: "cinder_api", ID: "2"}, Before{Name: "nova_libvirt", ID: "1"})
+	for _, name := range []string{"cinder_api", "nova_libvirt"} {
+		if err := os.MkdirAll(filepath.Join(l.dir, undoName, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.end("cinder_api"); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.end(); err != nil {
+	if got, _, err := l.read(); err != nil || len(got) != 1 || got[0].Name != "nova_libvirt" {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := os.Stat(filepath.Join(l.dir, undoName, "nova_libvirt")); err != nil {
+		t.Error(err)
+	}
+	if err := l.end("nova_libvirt"); err != nil {
 		t.Fatal(err)
 	}
-	if left, _ := os.ReadDir(l.dir); len(left) > 0 {
+	if left, _ := os.ReadDir(l.dir); len(left) > 0 || l.exists() {
 		t.Errorf("left behind: %v", left)
 	}
-	if dead, err := l.read(); dead != nil || err != nil {
-		t.Errorf("%v, %v", dead, err)
+}
+
+// The former record stays until the new one is there whole: what a power cut or a full disk leaves beside it means nothing.
+func TestRecordIsReplacedWhole(t *testing.T) {
+	l := newJournal(t)
+	l.mustWrite(t, Before{Name: "cinder_api", ID: "2"})
+	part := filepath.Join(l.dir, "cinder_api"+recordSuffix+statedir.PartSuffix)
+	if err := os.WriteFile(part, []byte(`{"schema":2,"na`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, damaged, err := l.read()
+	if err != nil || len(damaged) > 0 || len(got) != 1 {
+		t.Fatalf("%v, %v, %v", got, damaged, err)
+	}
+	if err := l.sweep(got); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(part); err == nil {
+		t.Error("it is still there")
 	}
 }
 
-// A power cut may end the file anywhere. The steps whose lines are whole are known, nothing is an error, and nothing is
-// believed that was not written.
-func TestJournalCutOffAnywhereIsReadUpToThere(t *testing.T) {
-	l := writeJournal(t, "cinder_api install", "nova_libvirt install", "nova_libvirt restart")
-	whole, err := os.ReadFile(filepath.Join(l.dir, journalName))
+func TestDamagedRecordIsNotBelieved(t *testing.T) {
+	l := newJournal(t)
+	good := Before{Name: "cinder_api", ID: "2", Begun: []Verb{Install}}
+	l.mustWrite(t, good)
+	whole, err := os.ReadFile(filepath.Join(l.dir, "cinder_api.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for n := range whole {
-		for _, zeros := range []int{0, 40} {
-			cut := append(slices.Clone(whole[:n]), make([]byte, zeros)...)
-			dead, err := parseJournal(cut)
-			if err != nil {
-				t.Fatalf("after %d bytes and %d zeros: %v", n, zeros, err)
-			}
-			steps := 0
-			for _, b := range dead.open() {
-				steps += len(b.Begun)
-			}
-			if want := max(0, bytes.Count(whole[:n], []byte("\n"))-1); steps != want {
-				t.Fatalf("after %d bytes: %d steps, want %d", n, steps, want)
-			}
+	for n := range len(whole) {
+		if _, err := parseRecord("cinder_api", whole[:n]); !errors.Is(err, errDamagedJournal) {
+			t.Fatalf("cut after %d bytes: %v", n, err)
 		}
 	}
-}
-
-func TestDamagedJournalIsNotBelieved(t *testing.T) {
-	l := writeJournal(t, "cinder_api install", "nova_libvirt install")
-	whole, err := os.ReadFile(filepath.Join(l.dir, journalName))
-	if err != nil {
-		t.Fatal(err)
+	if b, err := parseRecord("cinder_api", whole); err != nil || b.ID != "2" {
+		t.Errorf("%+v, %v", b, err)
 	}
-	for n := range len(whole) - 1 {
-		damaged := slices.Clone(whole)
-		damaged[n] ^= 1
-		if _, err := parseJournal(damaged); !errors.Is(err, errDamagedJournal) {
-			t.Fatalf("byte %d (%q): %v", n, whole[n], err)
-		}
+	if _, err := parseRecord("cinder_volume", whole); !errors.Is(err, errDamagedJournal) {
+		t.Errorf("another container's: %v", err)
 	}
 }
 
-func TestJournalOfAnotherVersionIsRefused(t *testing.T) {
-	line, err := journalLine(map[string]any{"schema": 2, "containers": "in another form"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = parseJournal(line)
-	if err == nil || errors.Is(err, errDamagedJournal) || !strings.Contains(err.Error(), "schema 2") {
+func TestRecordOfAnotherVersionIsRefused(t *testing.T) {
+	_, err := parseRecord("cinder_api", []byte(`{"schema": 3, "name": {"in": "another form"}}`))
+	if err == nil || errors.Is(err, errDamagedJournal) || !strings.Contains(err.Error(), "schema 3") {
 		t.Errorf("%v", err)
 	}
 }
 
-func FuzzParseJournal(f *testing.F) {
-	header, _ := journalLine(journalRun{Schema: 1, Containers: []Before{{Name: "cinder_api", ID: "2"}}})
-	step, _ := journalLine(journalStep{Containers: []string{"cinder_api"}, Verb: Install})
-	stranger, _ := journalLine(journalStep{Containers: []string{"nova_api"}, Verb: Install})
-	f.Add(header)
-	f.Add(slices.Concat(header, step))
-	f.Add(slices.Concat(header, step, []byte{0, 0}))
-	f.Add(slices.Concat(header, stranger))
-	f.Add(step)
-	f.Add([]byte("00000000 \n"))
+func FuzzParseRecord(f *testing.F) {
+	f.Add([]byte(`{"schema":2,"name":"cinder_api","id":"2","packages":[{"name":"qemu-utils","version":"1","whole":true}],"begun":["install"]}`))
+	f.Add([]byte(`{"schema":2,"name":"cinder_api","library":{"list":{"data":"AA=="}},"owed":"2026-05-04T03:02:01Z","stuck":"x"}`))
+	f.Add([]byte(`{"schema":1}`))
+	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		dead, err := parseJournal(data)
-		if err != nil {
-			return
-		}
-		for _, b := range dead.open() {
-			if len(b.Begun) == 0 {
-				t.Errorf("%s is open, though nothing was begun in it", b.Name)
-			}
+		if b, err := parseRecord("cinder_api", data); err == nil && b.Name != "cinder_api" {
+			t.Errorf("it is of %q", b.Name)
 		}
 	})
 }
 
-// A write that a full disk cuts off leaves the beginning of a line. What is written behind it once there is room again
-// must not make the whole journal unreadable.
-func TestJournalOnAFullDiskStaysReadable(t *testing.T) {
+// Once there is room again everything goes on, and the record is that from before until then.
+func TestRecordOnAFullDiskStaysReadable(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16k,mode=0700"); err != nil {
 		t.Skipf("cannot mount a small tmpfs (root with CAP_SYS_ADMIN can): %v", err)
@@ -201,91 +171,79 @@ func TestJournalOnAFullDiskStaysReadable(t *testing.T) {
 		}
 	}()
 	l := &journal{dir: filepath.Join(dir, "journal")}
-	defer l.close()
-	if err := l.begin([]Before{{Name: "cinder_api", ID: "2"}}, Present); err != nil {
-		t.Fatal(err)
-	}
+	b := Before{Name: "cinder_api", ID: "2"}
+	l.mustWrite(t, b)
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 64<<10), 0o600); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
-	steps := 0
-	for err := error(nil); err == nil && steps < 1000; steps++ {
-		err = l.step("cinder_api", Hold, journalStart)
+	b.begin(Install, journalStart)
+	if err := l.write(b); err == nil {
+		t.Fatal("it was written to a full disk")
 	}
-	if steps < 2 || steps == 1000 {
-		t.Fatalf("the disk was full after %d steps", steps)
+	if got, damaged, err := l.read(); err != nil || len(damaged) > 0 || len(got) != 1 || len(got[0].Begun) != 0 {
+		t.Fatalf("%v, %v, %+v", err, damaged, got)
 	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.step("cinder_api", Undo, journalStart); err != nil {
-		t.Fatal(err)
-	}
-	dead, err := l.read()
-	if err != nil || len(dead.open()) != 1 {
-		t.Fatalf("%v, %+v", err, dead)
-	}
-	if begun := dead.open()[0].Begun; len(begun) != steps || begun[len(begun)-1] != Undo {
-		t.Errorf("%d steps, the last %q, of %d", len(begun), begun[len(begun)-1], steps)
+	l.mustWrite(t, b)
+	if got, _, err := l.read(); err != nil || len(got) != 1 || len(got[0].Begun) != 1 {
+		t.Errorf("%v, %+v", err, got)
 	}
 }
 
 // Names become names of folders, which are removed.
-func TestJournalThatNamesNoContainerIsNotBelieved(t *testing.T) {
-	for _, name := range []string{"", ".", "..", "../../etc", "/etc", "a/../..", "a//b", "a/", "x\x00"} {
-		line, err := journalLine(journalRun{Schema: journalSchema, Containers: []Before{{Name: name, ID: "1"}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := parseJournal(line); !errors.Is(err, errDamagedJournal) {
+func TestRecordThatNamesNoContainerIsNotBelieved(t *testing.T) {
+	for _, name := range []string{"", ".", "..", "../../etc", "/etc", "a/b", "a/", "x\x00"} {
+		if _, err := parseRecord(name, fmt.Appendf(nil, `{"schema":2,"name":%q}`, name)); !errors.Is(err, errDamagedJournal) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
 }
 
 // However it came there: no journal takes more than its own size, or long.
-func TestHostileJournalIsReadWithinBounds(t *testing.T) {
-	line := func(v any) []byte {
-		text, err := journalLine(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return text
-	}
-	raw := func(text string) []byte {
-		return fmt.Appendf(nil, "%08x %s\n", crc32.Checksum([]byte(text), castagnoli), text)
-	}
-	first := line(journalRun{Schema: journalSchema, Containers: []Before{{Name: "cinder_api", ID: "2"}}})
-	many := journalRun{Schema: journalSchema}
-	for i := range 10_000 {
-		many.Containers = append(many.Containers, Before{Name: fmt.Sprint("c", i), ID: "1", Begun: []Verb{Install}})
+func TestHostileRecordIsReadWithinBounds(t *testing.T) {
+	l := newJournal(t)
+	if err := patchset.MakeFolder(l.dir); err != nil {
+		t.Fatal(err)
 	}
 	for name, data := range map[string][]byte{
-		"too long":          bytes.Repeat([]byte("x"), journalLimit+1),
-		"deep":              raw(`{"schema":1,"containers":` + strings.Repeat("[", 1<<20)),
-		"many steps":        append(slices.Clone(first), bytes.Repeat(line(journalStep{Containers: []string{"cinder_api"}, Verb: Install}), 20_000)...),
-		"one step for all":  append(slices.Clone(first), line(journalStep{Containers: slices.Repeat([]string{"cinder_api"}, 200_000), Verb: Settle})...),
-		"many containers":   line(many),
-		"a huge number":     raw(`{"schema":1e999}`),
-		"a negative schema": raw(`{"schema":-1}`),
-		"null":              raw(`null`),
+		"too long":          bytes.Repeat([]byte(" "), recordLimit+1),
+		"deep":              []byte(`{"schema":2,"packages":` + strings.Repeat("[", 1<<20)),
+		"many packages":     []byte(`{"schema":2,"name":"x","packages":[{}` + strings.Repeat(",{}", 1<<18) + `]}`),
+		"a huge number":     []byte(`{"schema":1e999}`),
+		"a negative schema": []byte(`{"schema":-1}`),
+		"null":              []byte(`null`),
 	} {
+		path := filepath.Join(l.dir, "x.json")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
 		var before, after runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&before)
 		begin := time.Now()
-		dead, err := parseJournal(data)
-		open := len(dead.open())
+		records, damaged, err := l.read()
 		took := time.Since(begin)
 		runtime.ReadMemStats(&after)
 		used := after.TotalAlloc - before.TotalAlloc
-		t.Logf("%s: %d open, %v, %v, %d KiB", name, open, err, took, used>>10)
-		if err != nil && dead != nil {
-			t.Errorf("%s: an error, and a journal all the same", name)
+		t.Logf("%s: %d records, %v, %v, %v, %d KiB", name, len(records), damaged, err, took, used>>10)
+		if (len(records) == 0) == (name == "many packages") || err != nil {
+			t.Errorf("%s: %d records, %v", name, len(records), err)
 		}
-		if took > 2*time.Minute || used > 64<<20 {
+		if took > 2*time.Minute || used > 96<<20 {
 			t.Errorf("%s: took %v and %d MiB", name, took, used>>20)
 		}
+	}
+}
+
+// A library that fits a container fits its record.
+func TestRecordHoldsTheLargestLibrary(t *testing.T) {
+	big := &preloaded.File{Data: make([]byte, 256<<10), Mode: 0o644}
+	l := newJournal(t)
+	l.mustWrite(t, Before{Name: "cinder_api", ID: "2", Library: &preloaded.Files{List: &preloaded.File{Data: make([]byte, 64<<10)}, Library: big}})
+	if got, damaged, err := l.read(); err != nil || len(damaged) > 0 || len(got) != 1 || !got[0].Library.Library.Equal(big) {
+		t.Errorf("%v, %v", damaged, err)
 	}
 }

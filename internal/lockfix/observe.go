@@ -56,7 +56,7 @@ func (t *target) close() {
 // sight is how a run looks at containers.
 type sight struct {
 	asked    []string
-	open     map[string]Before // in which a dead run began something
+	open     map[string]Before // in which a run that died or failed began something
 	record   preloaded.Record  // which containers had the library
 	packages bool              // they are of interest everywhere, not only where a dead run began something with them
 	contents bool              // read the packages from before, too: they may be installed
@@ -88,11 +88,14 @@ func (j *job) observe(ctx context.Context, names []string, see sight) []*target 
 var errRecreated = errors.New("it was recreated just now")
 
 func observeHint(err error) string {
+	var unread *unreadError
 	switch {
 	case errors.Is(err, engine.ErrNotFound):
 		return "it was removed just now; run again"
 	case errors.Is(err, errRecreated):
 		return "run again"
+	case errors.As(err, &unread):
+		return unread.byHand
 	}
 	return ""
 }
@@ -153,10 +156,18 @@ func (j *job) look(ctx context.Context, t *target, see sight) (err error) {
 			return err
 		}
 	}
-	if !see.change {
-		return nil
+	if see.change {
+		if err := j.readIn(ctx, t); err != nil {
+			return err
+		}
 	}
-	return j.readIn(ctx, t)
+	if s.Triggers, err = t.triggersNoted(); err != nil || s.Dead == nil {
+		return err
+	}
+	undo, _ := j.openUndo(s.Name) // one that cannot be used is said by keepUndo
+	defer undo.close()
+	s.Astray, err = t.strayed(ctx, *s.Dead, undo)
+	return err
 }
 
 // openSettled gives a container with its files, which are nil where it does not run. Of one that is being restarted by others the engine
@@ -205,9 +216,14 @@ func (j *job) readIn(ctx context.Context, t *target) error {
 		}
 		return err
 	}
+	return j.haveRead(ctx, t)
+}
+
+// haveRead lets dpkg read in what there is, triggers too.
+func (j *job) haveRead(ctx context.Context, t *target) error {
 	own, _ := t.db.Package("dpkg")
 	if err := j.dpkg(ctx, t, []string{"--set-selections"}, "dpkg "+own.Status.Want+"\n"); err != nil {
-		return fmt.Errorf("cannot have dpkg read in what one that was killed has left: %w", err)
+		return &unreadError{t.unreadByHand(j.cli), err}
 	}
 	return t.readPackages()
 }

@@ -19,9 +19,11 @@ type Seen struct {
 	Name, ID, Image string
 	State           string // the engine's word: "running"
 	StartedAt       time.Time
-	Returns         bool    // it does not run, and its unit is about to start it
-	Unasked         bool    // it is here only because a dead run began something in it
-	Dead            *Before // what that run found, and what it began
+	Returns         bool              // it does not run, and its unit is about to start it
+	Unasked         bool              // it is here only because a dead run began something in it
+	Dead            *Before           // what that run found, and what it began
+	Astray          map[string]string // by package: in what it is not as that run found it
+	Triggers        bool              // dpkg has noted some and given them to no package yet
 	Room            Room
 	ReadOnly        bool
 	Distribution    kolla.Distribution

@@ -201,14 +201,19 @@ func TestPlanLeavesWhatDpkgWouldRefuseToBringBack(t *testing.T) {
 			want: "skipped", stays: cannot + "/x: no link (allow it)",
 		},
 		{
-			name: "what is there again is not asked of dpkg", have: stockUtils, change: func(s *Seen) { s.Dpkg.Files = []deb.Refusal{file} },
-			want: "rolled_back; install qemu-utils",
+			name: "what is there again is not asked of dpkg", have: stockUtils, change: func(s *Seen) { s.Astray, s.Dpkg.Files = nil, []deb.Refusal{file} },
+			want: "rolled_back",
+		},
+		{
+			name: "what is there again with other files is", have: stockUtils, change: func(s *Seen) { s.Dpkg.Files = []deb.Refusal{file} },
+			want: "skipped", stays: cannot + "qemu-utils: /usr/bin/qemu-img: it is immutable (chattr -i)",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := bookworm("cinder_api", test.have)
 			s.Unasked = true
 			s.Dead = &Before{Name: s.Name, ID: s.ID, Packages: []BeforePackage{{Name: "qemu-utils", Version: stock, Whole: true, Replaced: true}}, Begun: []Verb{Install}}
+			s.Astray = map[string]string{"qemu-utils": "another one is there"}
 			s.Kept = &baseline.Index{ID: s.ID, Suffix: "+nfslock1", Packages: []baseline.Kept{{Name: "qemu-utils", Version: stock, Control: stockUtils}}}
 			if test.change != nil {
 				test.change(&s)

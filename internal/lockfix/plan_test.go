@@ -336,6 +336,9 @@ func TestPlanAfterADeadRun(t *testing.T) {
 		s := bookworm(name, have)
 		dead.Name, dead.ID = name, s.ID
 		s.Dead, s.StartedAt = &dead, start
+		if have.Version != dead.Packages[0].Version {
+			s.Astray = map[string]string{have.Name: "another one is there"}
+		}
 		s.Kept = &baseline.Index{ID: s.ID, Suffix: "+nfslock1", Packages: []baseline.Kept{{Name: "qemu-utils", Version: stock, Control: installed("qemu-utils", stock)}}}
 		return s
 	}
@@ -373,6 +376,11 @@ func TestPlanAfterADeadRun(t *testing.T) {
 		{
 			name: "after a restart with the new packages it is restarted with the old", seen: unasked(seen("nova_libvirt", done, Before{Packages: []BeforePackage{before}, Begun: []Verb{Install, Restart}})),
 			want: "rolled_back; install qemu-utils; unhold qemu-utils; restart",
+		},
+		{name: "what is as it was found is not installed once more", seen: unasked(seen("cinder_api", installed("qemu-utils", stock), Before{Packages: []BeforePackage{before}, Begun: []Verb{Install, Undo}})), want: "rolled_back"},
+		{
+			name: "one that was put back and not started again since is restarted", want: "rolled_back; restart",
+			seen: unasked(seen("nova_libvirt", installed("qemu-utils", stock), Before{Packages: []BeforePackage{before}, Begun: []Verb{Install, Restart, Undo}, Owed: &start})),
 		},
 		{name: "one that nobody asks for and that is stopped is left", seen: stoppedIn("exited", unasked(seen("cinder_api", half, installing))), want: "skipped"},
 		{name: "one that is asked for and that is stopped is not passed over: it is between two states", seen: stoppedIn("exited", seen("cinder_api", half, installing)), want: "failed: cannot work in cinder_api: it is exited"},

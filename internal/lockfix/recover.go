@@ -1,50 +1,94 @@
 package lockfix
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
+	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 )
 
-// findDead reads the journal of a run that did not come to its end. A damaged one is put aside and said: what is really in
-// the containers counts. In check mode nothing is moved.
-func (j *job) findDead(check bool) (dead *deadRun, warnings []string, err error) {
-	dead, err = j.journal.read()
-	switch {
-	case errors.Is(err, errDamagedJournal):
-		aside := filepath.Join(j.journal.dir, damagedName)
-		warnings = append(warnings, fmt.Sprintf("%v: it is put aside as %s, and what is really in the containers is gone by", err, aside))
-		if check {
-			return nil, warnings, nil
+// findDead reads what runs did not bring to an end, containers in which something was begun. A damaged record is put aside and said: what is really in
+// the container counts. In check mode nothing is moved or removed.
+func (j *job) findDead(check bool) (dead []Before, warnings []string, err error) {
+	records, damaged, err := j.journal.read()
+	if err != nil {
+		return nil, nil, err
+	}
+	older, err := j.journal.readRunLog()
+	if errors.Is(err, errDamagedJournal) {
+		damaged[runLogName] = err
+	} else if err != nil {
+		return nil, nil, err
+	}
+	for _, b := range older { // a run that died while it wrote these as records has written some
+		if !slices.ContainsFunc(records, func(r Before) bool { return r.Name == b.Name }) {
+			records = append(records, b)
 		}
-		if err := os.Rename(filepath.Join(j.journal.dir, journalName), aside); err != nil {
+	}
+	if check && len(records) > 0 && host.Locked(j.dir) {
+		return nil, []string{"another run is at work on this host: what it changes is not in this answer"}, nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(damaged)) {
+		aside := filepath.Join(j.journal.dir, name+damagedSuffix)
+		warnings = append(warnings, fmt.Sprintf("cannot use the journal %s: %v: it is put aside as %s, and what is really in the containers is gone by",
+			filepath.Join(j.journal.dir, name), damaged[name], aside))
+		if check {
+			continue
+		}
+		if err := os.Rename(filepath.Join(j.journal.dir, name), aside); err != nil {
 			return nil, nil, fmt.Errorf("cannot put the damaged journal aside: %w", err)
 		}
-		return nil, warnings, nil
-	case err != nil:
-		return nil, nil, err
-	case check && dead != nil && host.Locked(j.dir):
-		return nil, []string{"another run is at work on this host: what it changes is not in this answer"}, nil
-	case check:
-	case dead == nil:
-		err = j.journal.sweep()
-	default:
-		err = j.sweepBaselines(dead)
 	}
-	return dead, warnings, err
+	if !check {
+		if err := j.settleDead(records, older); err != nil {
+			return nil, nil, err
+		}
+	}
+	return slices.DeleteFunc(records, func(b Before) bool { return len(b.Begun) == 0 }), warnings, nil
+}
+
+// settleDead makes records of an older version's journal, and removes what runs left that died before they began.
+func (j *job) settleDead(records, older []Before) error {
+	for _, b := range older {
+		if len(b.Begun) == 0 {
+			continue
+		}
+		if err := j.journal.write(b); err != nil {
+			return err
+		}
+	}
+	if err := j.sweepBaselines(records); err != nil {
+		return err
+	}
+	for _, b := range records {
+		if len(b.Begun) == 0 {
+			if err := j.journal.end(b.Name); err != nil {
+				return err
+			}
+		}
+	}
+	if j.journal.exists() { // else there is not even a folder
+		if err := j.journal.remove(runLogName); err != nil {
+			return err
+		}
+	}
+	return j.journal.sweep(records)
 }
 
 // sweepBaselines removes what a run that died while it kept packages left half written.
-func (j *job) sweepBaselines(dead *deadRun) error {
-	for _, b := range dead.Containers {
+func (j *job) sweepBaselines(dead []Before) error {
+	for _, b := range dead {
 		dir := j.baseline(b.Name)
 		kept, root, err := baseline.Open(dir)
 		switch {
@@ -64,17 +108,21 @@ func (j *job) sweepBaselines(dead *deadRun) error {
 	return nil
 }
 
-// withDead adds the containers in which a dead run began something to those that were asked for. One that was recreated
-// or removed since has nothing of it any more.
-func withDead(asked []string, dead *deadRun, exist map[string]string) (names []string, open map[string]Before, notes []string) {
+// withDead adds the containers in which a dead run began something to those that were asked for, but not those that are stuck: these wait until they are
+// asked for. One that was recreated or removed since has nothing of it any more: its name is among the gone.
+func withDead(asked []string, dead []Before, exist map[string]string) (names []string, open map[string]Before, gone, notes []string) {
 	names, open = slices.Clone(asked), map[string]Before{}
-	for _, b := range dead.open() {
+	for _, b := range dead {
 		switch id, ok := exist[b.Name]; {
 		case !ok:
+			gone = append(gone, b.Name)
 			notes = append(notes, fmt.Sprintf("%s was removed since a run died while it worked there: nothing is left to finish", b.Name))
 			continue
 		case id != b.ID:
+			gone = append(gone, b.Name)
 			notes = append(notes, fmt.Sprintf("%s was recreated since a run died while it worked there: it is looked at as a new one", b.Name))
+			continue
+		case b.Stuck != "" && !slices.Contains(asked, b.Name):
 			continue
 		}
 		open[b.Name] = b
@@ -83,7 +131,7 @@ func withDead(asked []string, dead *deadRun, exist map[string]string) (names []s
 		}
 	}
 	kolla.Sort(names)
-	return names, open, notes
+	return names, open, gone, notes
 }
 
 // tidy waits for whatever dpkg is at work, that of a dead run too, and removes what such a run had in the container: nothing
@@ -103,7 +151,7 @@ func (p *ContainerPlan) before() Before {
 	s := p.Seen
 	b := Before{Name: s.Name, ID: s.ID}
 	if s.Dead != nil {
-		b = *s.Dead
+		b = *s.Dead // what stands there of the run that died is replaced when this one begins
 		b.Packages, b.Begun = slices.Clone(b.Packages), slices.Clone(b.Begun)
 	}
 	install, _ := p.step(Install)
@@ -114,8 +162,11 @@ func (p *ContainerPlan) before() Before {
 		if i >= 0 {
 			b.Packages[i].Replaced = b.Packages[i].Replaced || replaced
 		} else if ok {
-			b.Packages = append(b.Packages, BeforePackage{c.Name, have.Version, whole(have), have.Status.Want == "hold", replaced})
+			b.Packages = append(b.Packages, BeforePackage{c.Name, have.Version, stateOf(have), whole(have), have.Status.Want == "hold", replaced})
 		}
+	}
+	if first := s.Dead == nil || len(s.Dead.Packages) == 0; first && len(b.Packages) > 0 {
+		b.Dpkg = &BeforeDpkg{Unfinished: unfinished(s.Packages), Triggers: s.Triggers}
 	}
 	if _, ok := p.libraryStep(); ok && b.Library == nil {
 		found := s.Library.Files
@@ -129,11 +180,14 @@ func (p *ContainerPlan) before() Before {
 // takeBack plans the way back to what was there before a run died half way: for a container that nobody asked for this
 // time, or that cannot be brought forward.
 func (p *ContainerPlan) takeBack() {
+	why := p.Failure
 	p.Steps, p.Files, p.Changes, p.Back, p.Status = nil, nil, nil, true, RolledBack
 	p.packagesBack()
 	_, programs := p.step(Install)
 	p.libraryBack()
-	if _, ok := p.libraryStep(); (ok || programs) && slices.Contains(p.Seen.Dead.Begun, Restart) {
+	p.Failure = why // what is in the way of the way back is said by those who go it
+	_, library := p.libraryStep()
+	if p.Seen.Dead.owesRestartBack(programs || library, p.Seen.StartedAt) {
 		p.Steps = append(p.Steps, Step{Verb: Restart})
 	}
 	p.leaveRefused()
@@ -154,7 +208,7 @@ func (p *ContainerPlan) packagesBack() {
 		}
 		change := Change{Name: b.Name, Before: describe(have), After: describe(have), Wanted: b.Version}
 		switch begun := slices.Contains(dead.Begun, Install) || slices.Contains(dead.Begun, Undo); {
-		case !b.Replaced || !begun:
+		case !b.Replaced || !begun || p.Seen.Astray[b.Name] == "":
 		case !b.Whole:
 			p.Notes = append(p.Notes, fmt.Sprintf("%s: %s was not whole before either, so there is nothing to go back to", p.Seen.Name, b.Name))
 		default:
@@ -177,7 +231,7 @@ func (p *ContainerPlan) packagesBack() {
 }
 
 // fate says what becomes of what a dead run left.
-func (p *ContainerPlan) fate(dead *deadRun, check bool) string {
+func (p *ContainerPlan) fate(check bool) string {
 	is, b := "is", p.Seen.Dead
 	if check {
 		is = "would be"
@@ -193,75 +247,76 @@ func (p *ContainerPlan) fate(dead *deadRun, check bool) string {
 	case len(p.Steps) == 0:
 		end = "it was finished all the same"
 	}
-	return fmt.Sprintf("%s: a run that began at %s (process %d) left it unfinished, its last step here was %s; %s", b.Name,
-		dead.Began.Format("2006-01-02 15:04:05 MST"), dead.Process, b.Begun[len(b.Begun)-1], end)
+	left := "unfinished, its last step here was " + string(b.Begun[len(b.Begun)-1])
+	if b.Stuck != "" {
+		left = "stuck: " + b.Stuck
+	}
+	return fmt.Sprintf("%s: a run that began at %s (process %d) left it %s; %s", b.Name, b.Began.UTC().Format("2006-01-02 15:04:05 MST"), b.Process, left, end)
 }
 
-// openJournal writes the first line, if there is anything to do or to keep in mind.
-func (j *job) openJournal(o Options, all []*work) error {
-	var containers []Before
-	for _, w := range all {
-		w.before = w.plan.before()
-		if len(w.plan.Steps) > 0 || w.seen.Dead != nil {
-			containers = append(containers, w.before)
-		}
+// open writes a container's record, in which nothing is begun yet unless a dead run began it.
+func (j *job) open(w *work) error {
+	w.before.Process, w.before.Began = os.Getpid(), time.Now().UTC()
+	if err := j.journal.write(w.before); err != nil && !w.plan.Back { // which has one
+		return fmt.Errorf("cannot begin in %s: %w", w.Name, err)
 	}
-	if len(containers) == 0 {
-		return nil
-	}
-	return j.journal.begin(containers, o.State)
+	w.recorded = true
+	faultpoint.Hit("journal " + w.Name)
+	return nil
 }
 
-// closeJournal settles what is whole, and ends the journal when all is. A run that was told to stop settles nothing: what
-// it began everywhere is to be finished or taken back together.
-func (j *job) closeJournal(all []*work, stopped bool) error {
-	if j.journal.file == nil {
-		return nil
-	}
-	defer j.journal.close()
-	var whole []string
-	open := false
-	for _, w := range all {
-		switch {
-		case len(w.plan.Steps) == 0 && w.seen.Dead == nil:
-		case w.plan.Stays != "":
-			open = true
-		case w.done || w.rolledBack || w.gone || !w.begun && w.seen.Dead == nil:
-			whole = append(whole, w.Name)
-		default:
-			open = true
+// note writes into it that a step is begun. Nothing of that has happened when this fails. The way back does not wait for a disk that is full.
+func (j *job) note(w *work, verb Verb) error {
+	was := w.before
+	w.before.Begun = slices.Clone(was.Begun)
+	w.before.begin(verb, w.StartedAt)
+	if err := j.journal.write(w.before); err != nil {
+		w.before = was
+		if !w.onTheWayBack {
+			return err
 		}
 	}
-	if stopped && open {
+	faultpoint.Hit(string(verb) + " " + w.Name)
+	return nil
+}
+
+// settle ends the records of containers that are whole, and writes into the others why they are stuck. A run that was told to stop ends none while something is open: what it began everywhere is to be
+// finished or taken back together.
+func (j *job) settle(all []*work, stopped bool) (failure error) {
+	if stopped && slices.ContainsFunc(all, func(w *work) bool { return w.recorded && !w.whole() }) {
 		return nil
 	}
-	if err := j.journal.settle(whole); err != nil {
-		return err
-	}
 	for _, w := range all {
-		if _, ok := w.step(Forget); ok && w.done {
-			if err := baseline.Forget(j.baseline(w.Name)); err != nil {
-				return err
+		if !w.recorded {
+			continue
+		}
+		if !w.whole() {
+			if w.stuck() {
+				w.before.Stuck = cmp.Or(w.undoErr, w.err).Error()
+				failure = errors.Join(failure, j.journal.write(w.before))
 			}
+			continue
 		}
+		err := j.journal.end(w.Name)
+		if _, ok := w.step(Forget); ok && w.done && err == nil {
+			err = baseline.Forget(j.baseline(w.Name))
+		}
+		failure = errors.Join(failure, err)
 	}
-	if open {
-		return nil
-	}
-	return j.journal.end()
+	return failure
 }
 
 // tidyHost keeps of the store only what the patch set of this run names, and removes it when nothing on this host is
 // patched any more. What could not be tidied does not make a run fail.
 func (j *job) tidyHost(o Options, set Set, f *files, all []*work) (warnings []string) {
-	if failed(all) || slices.ContainsFunc(all, func(w *work) bool { return w.plan.Failure != nil }) {
+	if slices.ContainsFunc(all, func(w *work) bool { return w.err != nil || w.undoErr != nil || w.plan.Failure != nil }) {
 		return nil
 	}
 	store := filepath.Join(j.dir, "store")
 	if o.absent() && o.packages() {
 		kept, err := os.ReadDir(filepath.Join(j.dir, "baseline"))
 		if err == nil && len(kept) == 0 || errors.Is(err, fs.ErrNotExist) {
-			err = errors.Join(os.RemoveAll(store), os.RemoveAll(filepath.Join(j.journal.dir, damagedName)))
+			err = errors.Join(os.RemoveAll(store), j.journal.tidy())
 		}
 		if err != nil {
 			return []string{fmt.Sprintf("cannot tidy %s: %v", j.dir, err)}

@@ -39,8 +39,7 @@ func (w *world) stopAt(n int, o Options, set Set, f *files) (Result, error, bool
 }
 
 func journalLeft(w *world) bool {
-	_, err := os.Stat(filepath.Join(w.job().dir, "journal", journalName))
-	return err == nil
+	return (&journal{dir: filepath.Join(w.job().dir, "journal")}).exists()
 }
 
 func TestRunThatIsToldToStopIsFinishedOrTakenBackByTheNext(t *testing.T) {
@@ -117,35 +116,36 @@ func TestDamagedJournalIsPutAsideAndSaid(t *testing.T) {
 	if _, err, _ := w.stopAt(1, options(), set, f); err == nil {
 		t.Fatal("it did not stop")
 	}
-	path := filepath.Join(w.job().dir, "journal", journalName)
-	w.must(os.WriteFile(path, []byte("00000000 {}\n00000000 {}\n"), 0o600))
+	path := filepath.Join(w.job().dir, "journal", "cinder_volume.json")
+	w.must(os.WriteFile(path, []byte(`{"schema":2,"name":"cinder_vol`), 0o600))
+	w.must(os.WriteFile(filepath.Join(w.job().dir, "journal", runLogName), []byte("00000000 {}\n00000000 {}\n"), 0o600))
 	left := filepath.Join(w.boxes["cinder_volume"].root, "usr/sbin/policy-rc.d")
 	w.must(os.WriteFile(left, []byte(policyText), 0o755))
 
 	check, err := w.run(options(), ansible.Call{CheckMode: true}, set, f)
-	if err != nil || len(check.Warnings) != 1 || !strings.Contains(check.Warnings[0], "it is damaged") {
+	if err != nil || strings.Count(strings.Join(check.Warnings, "\n"), "it is damaged") != 2 {
 		t.Errorf("check mode: %v, %v", err, check.Warnings)
 	}
 	r, err := w.run(options(), ansible.Call{}, set, f)
-	if err != nil || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "it is damaged") || journalLeft(w) {
+	if err != nil || strings.Count(strings.Join(r.Warnings, "\n"), "it is damaged") != 2 || journalLeft(w) {
 		t.Errorf("%v, %v", err, r.Warnings)
 	}
 	if _, err := os.Stat(left); err == nil {
 		t.Error("what the dead run left in the container is still there")
 	}
-	if _, err := os.Stat(filepath.Join(w.job().dir, "journal", damagedName)); err != nil {
-		t.Error(err)
+	for _, name := range []string{"cinder_volume.json", runLogName} {
+		if _, err := os.Stat(filepath.Join(w.job().dir, "journal", name+damagedSuffix)); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
 func TestJournalOfANewerVersionStopsTheRun(t *testing.T) {
 	w := twoContainers(t)
 	set, f := folder(t, qemuUtils(patched))
-	line, err := journalLine(map[string]int{"schema": 2})
-	w.must(err)
 	w.must(patchset.MakeFolder(filepath.Join(w.job().dir, "journal")))
-	w.must(os.WriteFile(filepath.Join(w.job().dir, "journal", journalName), line, 0o600))
-	if _, err := w.run(options(), ansible.Call{}, set, f); err == nil || !strings.Contains(err.Error(), "schema 2") || len(w.calls) > 0 {
+	w.must(os.WriteFile(filepath.Join(w.job().dir, "journal", "cinder_volume.json"), []byte(`{"schema":3}`), 0o600))
+	if _, err := w.run(options(), ansible.Call{}, set, f); err == nil || !strings.Contains(err.Error(), "schema 3") || len(w.calls) > 0 {
 		t.Errorf("%v, calls %v", err, w.calls)
 	}
 }
@@ -260,7 +260,7 @@ func TestRollbackWithoutWhatItNeedsSaysSo(t *testing.T) {
 		broken error // of the dpkg during which the first run dies
 		want   string
 	}{
-		{"replaced", nil, "cannot roll cinder_volume back: qemu-utils " + stock + " is not kept on this host"},
+		{"replaced", nil, "cannot roll cinder_volume back: qemu-utils: " + patched + " is there, and " + stock + " was: qemu-utils " + stock + " is not kept on this host"},
 		{"not replaced", errors.New("killed"), "cinder_volume rolled_back"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -177,7 +177,7 @@ func (s Seen) dpkgNotes() (notes []string) {
 	return notes
 }
 
-// backRefused says why dpkg would refuse to bring back what a dead run found. What is there again, or still, is not asked of it.
+// backRefused says why dpkg would refuse to bring back what a dead run found, of which the plan has what is astray.
 func (p *ContainerPlan) backRefused() *Failure {
 	s := p.Seen
 	install, _ := p.step(Install)
@@ -185,9 +185,6 @@ func (p *ContainerPlan) backRefused() *Failure {
 	for _, name := range install.Packages {
 		found, _ := s.foundDead(name)
 		have, _ := s.find(name)
-		if whole(have) && have.Version == found.Version {
-			continue
-		}
 		back := deb.Package{Name: name, Version: found.Version, Architecture: have.Architecture} // what a patch set's says is read when it is brought back
 		if s.Kept.Keeps(s.ID, back) {
 			i := slices.IndexFunc(s.Kept.Packages, func(k baseline.Kept) bool { return k.Name == name })

@@ -28,6 +28,7 @@ type job struct {
 	dir     string // stateDir
 	proc    string // "/proc"
 	journal *journal
+	cli     string // the engine's command, for what is to be done by hand
 }
 
 // units is the host's systemd.
@@ -58,7 +59,7 @@ func Run(ctx context.Context, o Options, call ansible.Call) (Result, error) {
 	}
 	defer e.Close()
 	result.Engine = &EngineRow{Name: e.Name, Version: e.Version}
-	j := &job{engine: e, units: units{host.UnitRuns, host.RestartUnit}, dir: stateDir, proc: "/proc"}
+	j := &job{engine: e, units: units{host.UnitRuns, host.RestartUnit}, dir: stateDir, proc: "/proc", cli: e.Name}
 	return j.run(ctx, o, call, set, f, result)
 }
 
@@ -99,10 +100,12 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	if err != nil {
 		return result, err
 	}
-	names, open, notes := withDead(found.Names, dead, found.IDs)
-	if dead != nil && len(open) == 0 && !call.CheckMode {
-		if err := j.journal.end(); err != nil {
-			return result, err
+	names, open, gone, notes := withDead(found.Names, dead, found.IDs)
+	if !call.CheckMode {
+		for _, name := range gone {
+			if err := j.journal.end(name); err != nil {
+				return result, err
+			}
 		}
 	}
 	result.Warnings = slices.Concat(result.Warnings, j.notes(o, found), warnings, notes)
@@ -139,7 +142,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	}
 	j.judge(ctx, o, set, targets)
 	j.foresee(ctx, o, set, targets)
-	return j.carryOut(ctx, o, call, set, f, targets, dead, result)
+	return j.carryOut(ctx, o, call, set, f, targets, result)
 }
 
 // notes are what is to be said of the choice. The way back also names the containers that are gone and of which packages from before are kept: they
@@ -159,7 +162,7 @@ func (j *job) notes(o Options, found carriers.Choice) []string {
 const nothingHere = "this host has no kolla container that can carry QEMU: nothing to do"
 
 // carryOut plans, applies unless it is check mode, and reports.
-func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Set, f *files, targets []*target, dead *deadRun, result Result) (Result, error) {
+func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Set, f *files, targets []*target, result Result) (Result, error) {
 	plans := j.plan(ctx, o, set, call.CheckMode, targets)
 	hostLacksRoom(set, measureHost(j.dir), plans)
 	j.findUnits(ctx, plans)
@@ -170,7 +173,7 @@ func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Se
 	for i, p := range plans {
 		result.Warnings = append(result.Warnings, p.Notes...)
 		if p.Seen.Dead != nil {
-			result.Warnings = append(result.Warnings, p.fate(dead, call.CheckMode))
+			result.Warnings = append(result.Warnings, p.fate(call.CheckMode))
 		}
 		all = append(all, &work{target: targets[i], plan: p})
 	}
@@ -195,7 +198,7 @@ func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Se
 func allOrNothing(plans []ContainerPlan) (warnings []string) {
 	var bad, left []string
 	for _, p := range plans {
-		if p.Failure != nil {
+		if p.Failure != nil && !p.Seen.alone() {
 			bad = append(bad, p.Seen.Name)
 		}
 	}

@@ -376,8 +376,8 @@ func TestOnErrorKeepLeavesTheOthersPatched(t *testing.T) {
 	o := options()
 	o.OnError = OnErrorKeep
 	r, err := w.run(o, ansible.Call{}, set, f)
-	if err == nil || statuses(r) != "nova_libvirt patched, cinder_volume failed" || !r.Changed {
-		t.Fatalf("%v, %+v", err, r)
+	if err == nil || statuses(r) != "nova_libvirt patched, cinder_volume rolled_back" || !r.Changed || journalLeft(w) {
+		t.Fatalf("%v, %+v", err, r) // its dpkg changed nothing
 	}
 }
 

@@ -4,14 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
-	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
 )
 
 // undoTimeout bounds the way back of a whole host. It is not part of the run's own time, whose end is often the reason.
@@ -67,9 +69,7 @@ func (j *job) keepUndo(ctx context.Context, w *work) (u *undoSet, warnings []str
 		}
 	}
 	if len(names) > 0 {
-		if err := j.journal.step(w.Name, Keep, w.StartedAt); err != nil {
-			return nil, warnings, err
-		}
+		faultpoint.Hit(string(Keep) + " " + w.Name)
 		x := baseline.Index{ID: fresh.ID, Image: fresh.Image, Made: time.Now().UTC()}
 		if fresh.Kept != nil && fresh.Kept.ID == fresh.ID {
 			x.Packages = fresh.Kept.Packages
@@ -78,11 +78,17 @@ func (j *job) keepUndo(ctx context.Context, w *work) (u *undoSet, warnings []str
 			return nil, warnings, err
 		}
 	}
-	u = &undoSet{}
-	if u.index, u.folder, err = baseline.Open(dir); err != nil && len(warnings) == 0 {
+	if u, err = j.openUndo(w.Name); err != nil && len(warnings) == 0 {
 		return nil, nil, err
 	}
 	return u, warnings, nil
+}
+
+// openUndo opens what a run kept for the way back of a container.
+func (j *job) openUndo(container string) (u *undoSet, err error) {
+	u = &undoSet{}
+	u.index, u.folder, err = baseline.Open(j.undoFolder(container))
+	return u, err
 }
 
 func (j *job) undoFolder(container string) string {
@@ -95,114 +101,178 @@ func (u *undoSet) close() {
 	}
 }
 
-// rollBack brings every container in which something was begun back to what it was, the last first.
+// rollBack brings containers in which something was begun back to what they were, the last first: all of them where one failed that the others go with,
+// else those that failed alone.
 func (j *job) rollBack(ctx context.Context, all []*work) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
+	together := failed(all)
 	for _, w := range slices.Backward(all) {
-		if !w.begun || w.rolledBack {
+		if !w.begun || w.rolledBack || w.triedBack || w.err == nil && w.undoErr == nil && !together {
 			continue
 		}
 		w.done = false
-		err := noPanic(func() error { return j.rollBackOne(ctx, w) })
-		if w.gone = errors.Is(err, engine.ErrNotFound); w.gone {
-			continue // with the container went what was begun in it
-		}
-		w.undoErr, w.rolledBack = err, err == nil
+		j.takeBack(ctx, w)
 	}
 }
 
+// seeBack looks at those that failed where nothing is to be taken back: one that is as it was found is rolled back all the same.
+func (j *job) seeBack(ctx context.Context, all []*work) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	for _, w := range all {
+		if w.err == nil || !w.begun || w.triedBack {
+			continue
+		}
+		w.err = errors.Join(w.err, noPanic(func() error {
+			a, err := j.lookBack(ctx, w)
+			if err != nil {
+				return nil // as it was said already
+			}
+			a.restart = w.restarted || w.before.owesRestartBack(false, w.StartedAt)
+			if w.triedBack, w.rolledBack = true, a.nothing(); !a.nothing() {
+				w.left = j.byHand(ctx, w, a)
+			}
+			return nil
+		}))
+	}
+}
+
+// takeBack brings one container back.
+func (j *job) takeBack(ctx context.Context, w *work) {
+	err := noPanic(func() error { return j.rollBackOne(ctx, w) })
+	w.gone = errors.Is(err, engine.ErrNotFound) // with the container went what was begun in it
+	w.triedBack = ctx.Err() == nil              // else once more, with a time of its own
+	w.rolledBack = err == nil
+	if w.undoErr = err; w.gone {
+		w.undoErr = nil
+	}
+}
+
+// rollBackOne looks what is not as it was found, puts that back and nothing else, and looks again: what is as it was is rolled back, whatever dpkg's exit codes
+// said, and what is not is an error.
 func (j *job) rollBackOne(ctx context.Context, w *work) error {
-	if err := j.reopen(ctx, w.target); err != nil {
+	a, err := j.lookBack(ctx, w)
+	if err != nil {
 		return err
 	}
-	if w.undo == nil { // keeping failed before it was opened; what a dead run kept counts all the same
-		w.undo = &undoSet{}
-		w.undo.index, w.undo.folder, _ = baseline.Open(j.undoFolder(w.Name))
-	}
 	w.onTheWayBack = true
-	_ = j.journal.step(w.Name, Undo, w.StartedAt)
-	var names []string
-	for _, b := range w.before.Packages {
-		if b.Replaced {
-			names = append(names, b.Name)
+	if a.restart = w.restarted || w.before.owesRestartBack(len(a.packages) > 0 || a.library != "", w.StartedAt); a.nothing() {
+		return nil
+	}
+	_ = j.note(w, Undo)
+	tried := j.putBack(ctx, w, a)
+	left, err := j.lookBack(ctx, w)
+	if err != nil {
+		return errors.Join(err, tried)
+	}
+	if a.restart && left.nothing() {
+		if err := j.restartNow(ctx, w); err != nil {
+			left.restart, tried = true, err
 		}
 	}
-	if len(names) > 0 {
-		d, err := w.undo.files(w, names)
-		if err != nil {
-			return err
-		}
-		// dpkg puts the former files back itself where it could not unpack, on a full disk for instance.
-		if w.verify(ctx, w.seen.Packages, d) != nil {
-			if err := j.install(ctx, w, w.seen.Packages, d); err != nil {
-				return err
-			}
+	if left.nothing() {
+		faultpoint.Hit(string(Undo) + " " + w.Name + " done")
+		return nil
+	}
+	return &stuckError{left, tried, j.byHand(ctx, w, left)}
+}
+
+// lookBack follows the container to where it is now and compares it with how it was found.
+func (j *job) lookBack(ctx context.Context, w *work) (astray, error) {
+	if err := j.reopen(ctx, w.target); err != nil {
+		return astray{}, err
+	}
+	if w.undo == nil { // keeping failed before it was opened; what a dead run kept counts all the same
+		w.undo, _ = j.openUndo(w.Name)
+	}
+	a, err := w.astrayFrom(ctx, w.before, w.undo)
+	if err != nil {
+		return a, fmt.Errorf("cannot compare it with how it was found: %w", err)
+	}
+	return a, nil
+}
+
+// owesRestartBack: programs are about to be put back after it was restarted with the others, or were, by a run that died before it restarted it.
+func (b Before) owesRestartBack(programs bool, start time.Time) bool {
+	owed := b.Owed != nil && start.Equal(*b.Owed) && slices.Contains(b.Begun, Undo)
+	return slices.Contains(b.Begun, Restart) && (programs || owed)
+}
+
+// configure has dpkg finish with packages that it had finished with before.
+func (j *job) configure(ctx context.Context, w *work, names []string) (err error) {
+	if err := j.still(ctx, w.target); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.clean()) }()
+	if err := w.denyServices(); err != nil {
+		return err
+	}
+	err = j.dpkg(ctx, w.target, append([]string{"--force-confdef", "--force-confold", "--configure"}, names...), "")
+	return errors.Join(err, w.readPackages())
+}
+
+// putBack tries each thing, also where another could not be put back. What comes of it is looked at, and the errors are only the reasons.
+func (j *job) putBack(ctx context.Context, w *work, a astray) (all error) {
+	try := func(what string, f func() error) {
+		if err := f(); err != nil {
+			all = errors.Join(all, fmt.Errorf("%s: %w", what, err))
 		}
 	}
+	if a.unread {
+		try("dpkg's records", func() error { return j.haveRead(ctx, w.target) })
+	}
+	names := slices.Sorted(maps.Keys(a.packages))
+	kept := w.found(w.before, w.undo)
 	for _, b := range w.before.Packages {
-		now, ok := w.seen.find(b.Name)
-		if ok && b.Held != (now.Status.Want == "hold") {
+		if _, ok := kept.packages[b.Name]; !ok && slices.Contains(names, b.Name) {
+			all = errors.Join(all, fmt.Errorf("%s %s is not kept on this host", b.Name, b.Version))
+		}
+	}
+	if d := kept.delivery(names); len(d.packages) > 0 {
+		try("the packages", func() error { return j.install(ctx, w, w.seen.Packages, d) })
+	}
+	if names := w.before.othersUnfinished(w.seen.Packages); len(names) > 0 {
+		try("the other packages", func() error { return j.configure(ctx, w, names) })
+	}
+	for _, b := range w.before.Packages { // dpkg drops holds when it installs
+		if now, ok := w.seen.find(b.Name); ok && b.Held != (now.Status.Want == "hold") {
 			verb := Unhold
 			if b.Held {
 				verb = Hold
 			}
-			if err := j.hold(ctx, w, []string{b.Name}, verb); err != nil {
-				return err
-			}
+			try("holds", func() error { return j.hold(ctx, w, []string{b.Name}, verb) })
 		}
 	}
-	if b := w.before.Library; b != nil {
-		if verb, files := back(*b); w.seen.Library.Needs(files) {
-			if err := j.load(ctx, w, verb, files); err != nil {
-				return err
-			}
-		}
+	if b := w.before.Library; b != nil && a.library != "" {
+		verb, files := back(*b)
+		try("the library", func() error { return j.load(ctx, w, verb, files) })
 	}
-	if w.restarted || slices.Contains(w.before.Begun, Restart) {
-		if err := j.restartNow(ctx, w); err != nil {
-			return err
-		}
-	}
-	j.journal.done(w.Name, Undo, w.StartedAt)
-	return nil
+	return all
 }
 
-// files are the packages as they were, each from the folder beside the journal or from the baseline.
-func (u *undoSet) files(w *work, names []string) (delivery, error) {
-	kept := map[string]baseline.Kept{}
-	from := map[string]*os.Root{}
-	add := func(x *baseline.Index, root *os.Root) {
-		if x == nil {
-			return
-		}
-		for _, k := range x.Packages {
-			if slices.ContainsFunc(w.before.Packages, func(p BeforePackage) bool { return p.Name == k.Name && p.Version == k.Version }) {
-				kept[k.Name], from[k.Name] = k, root
-			}
-		}
-	}
-	add(w.seen.Kept, w.kept)
-	add(u.index, u.folder)
-	var packages []patchset.Package
-	for _, b := range w.before.Packages {
-		if !slices.Contains(names, b.Name) {
-			continue
-		}
-		if !b.Whole {
-			return delivery{}, fmt.Errorf("%s was not whole before either", b.Name)
-		}
-		k, ok := kept[b.Name]
-		if now, _ := w.seen.find(b.Name); !ok && whole(now) && now.Version == b.Version {
-			continue // a run that died before it kept it did not replace it either
-		}
-		if !ok {
-			return delivery{}, fmt.Errorf("%s %s is not kept on this host", b.Name, b.Version)
-		}
-		packages = append(packages, k.Deb())
-	}
-	return keptDelivery(packages, kept, from), nil
+// stuckError is of a container that was looked at, and in which something could not be put back.
+type stuckError struct {
+	left   astray
+	cause  error // nil where nothing could be tried
+	byHand string
 }
+
+func (e *stuckError) Error() string {
+	text := strings.Join(e.left.lines(), "; ")
+	if e.cause != nil {
+		text += ": " + strings.ReplaceAll(e.cause.Error(), "\n", "; ")
+	}
+	return text
+}
+
+func (e *stuckError) Unwrap() error { return e.cause }
+
+// unreachedError says that a container could not be looked into, though it may be fine.
+type unreachedError struct{ cause error }
+
+func (e *unreachedError) Error() string { return fmt.Sprintf("cannot look into it: %v", e.cause) }
+func (e *unreachedError) Unwrap() error { return e.cause }
 
 // downError says that a container does not come up by itself.
 type downError struct{ state string }
@@ -252,7 +322,7 @@ func (j *job) reopen(ctx context.Context, t *target) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("cannot look into it: %w", last)
+			return &unreachedError{last}
 		case <-time.After(startPoll):
 		}
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 )
 
-// partSuffix is of a file that is being written. One that a run left, which was killed, is replaced by the next one of that name.
-const partSuffix = ".part"
+// PartSuffix is of a file that is being written. One that a run left, which was killed, is replaced by the next one of that name.
+const PartSuffix = ".part"
 
 // Open opens a file for reading. The error is fs.ErrNotExist where there is none.
 func (f *Folder) Open(name string) (*os.File, fs.FileInfo, error) {
@@ -70,10 +70,10 @@ func (f *Folder) Create(name string) (*File, error) {
 	if err := local(name); err != nil {
 		return nil, err
 	}
-	if err := f.root.Remove(name + partSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := f.root.Remove(name + PartSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	file, err := f.root.OpenFile(name+partSuffix, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	file, err := f.root.OpenFile(name+PartSuffix, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (f *File) CommitAs(name string) error {
 	}
 	err := f.Sync()
 	if err == nil {
-		err = f.folder.root.Rename(f.name+partSuffix, name)
+		err = f.folder.root.Rename(f.name+PartSuffix, name)
 	}
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func (f *File) CommitAs(name string) error {
 func (f *File) Close() error {
 	err := f.File.Close()
 	if !f.done {
-		err = errors.Join(err, f.folder.root.Remove(f.name+partSuffix))
+		err = errors.Join(err, f.folder.root.Remove(f.name+PartSuffix))
 		f.done = true
 	}
 	return err

@@ -2,12 +2,13 @@ package statedir
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 )
 
 // WriteWhole is Folder.Write for those who have a folder below open by themselves.
 func WriteWhole(root *os.Root, name string, data []byte) error {
-	part := name + ".part"
+	part := name + PartSuffix
 	file, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -22,7 +23,19 @@ func WriteWhole(root *os.Root, name string, data []byte) error {
 	return syncFolder(root)
 }
 
-// syncFolder makes the renames in it last through a power cut.
+// Remove is Folder.Remove for those who have a folder below open by themselves.
+func Remove(root *os.Root, name string) error {
+	err := root.Remove(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncFolder(root)
+}
+
+// syncFolder makes renames and removals in it last through a power cut.
 func syncFolder(root *os.Root) error {
 	dir, err := root.Open(".")
 	if err != nil {
