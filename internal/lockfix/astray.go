@@ -121,7 +121,8 @@ func (b Before) othersUnfinished(packages []deb.Package) (names []string) {
 		return nil // a record of the first version does not know how they were
 	}
 	for name, state := range unfinished(packages) {
-		replaced := slices.ContainsFunc(b.Packages, func(p BeforePackage) bool { return p.Replaced && p.Name == name })
+		plain, _, _ := strings.Cut(name, ":")
+		replaced := slices.ContainsFunc(b.Packages, func(p BeforePackage) bool { return p.Replaced && p.Name == plain })
 		if !replaced && b.Dpkg.Unfinished[name] != state {
 			names = append(names, name)
 		}

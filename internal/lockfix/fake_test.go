@@ -36,10 +36,11 @@ type world struct {
 	calls []string // what was changed, in order
 	fail  func(call string) error
 	// listed is called after the containers were listed, as something may happen before they are looked at.
-	listed func()
-	open   func(name string) error // whether its files can be opened
-	proc   string                  // its processes, in a folder of the test's
-	clock  time.Duration           // by which the engine's clock is set before each restart
+	listed    func()
+	restarted func()                  // called after each restart
+	open      func(name string) error // whether its files can be opened
+	proc      string                  // its processes, in a folder of the test's
+	clock     time.Duration           // by which the engine's clock is set before each restart
 }
 
 type box struct {
@@ -196,6 +197,9 @@ func (w *world) Restart(_ context.Context, id string, _ time.Duration) error {
 	}
 	b.PID += 100
 	b.unwell, b.unhealed = b.unhealed, false
+	if w.restarted != nil {
+		w.restarted()
+	}
 	if b.daemon != 0 {
 		w.must(os.RemoveAll(filepath.Join(w.proc, fmt.Sprint(b.daemon))))
 		b.daemon += 100

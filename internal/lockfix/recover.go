@@ -280,8 +280,8 @@ func (j *job) note(w *work, verb Verb) error {
 	return nil
 }
 
-// settle ends the records of containers that are whole, and writes into the others why they are stuck. A run that was told to stop ends none while something is open: what it began everywhere is to be
-// finished or taken back together.
+// settle ends the records of containers that are whole, and writes into the others why they are stuck. A run that was told to stop ends none while something is
+// open: what it began everywhere is to be finished or taken back together.
 func (j *job) settle(all []*work, stopped bool) (failure error) {
 	if stopped && slices.ContainsFunc(all, func(w *work) bool { return w.recorded && !w.whole() }) {
 		return nil

@@ -468,3 +468,43 @@ func TestLibraryThatCannotBeTakenBackIsStuckAndSaid(t *testing.T) {
 		t.Errorf("%v, %s", err, statuses(r))
 	}
 }
+
+// It is tried again by a run that is killed or told to stop: that does not make it one that others wait for.
+func TestStuckContainerStaysAloneThoughARunDiesWhileItTriesItAgain(t *testing.T) {
+	w := threeContainers(t)
+	set, f := bothPatched(t)
+	w.wontGoBack(set, f)
+	w.stopIn("cinder_volume: dpkg --force", nil, options(), set, f)
+	w.calls = nil
+	r, err := w.run(only("nova_libvirt"), ansible.Call{}, set, f)
+	if err != nil || w.touched("cinder_volume") || strings.Contains(statuses(r), "cinder_volume") {
+		t.Errorf("%v, %s, %v", err, statuses(r), r.Warnings)
+	}
+}
+
+// Its packages are back, and it does not come up with them.
+func TestContainerThatDoesNotComeUpAgainOnTheWayBackIsStuckAndSaid(t *testing.T) {
+	set, f := bothPatched(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := threeContainers(t)
+		b := w.boxes["nova_libvirt"]
+		b.unhealed = true
+		w.restarted = func() { b.unwell = true }
+		o := options()
+		o.Timeout = 900
+		r, err := w.run(o, ansible.Call{}, set, f)
+		row := r.Containers[0]
+		if err == nil || row.Status != Failed || !strings.Contains(row.Error.Message, "it was not started again with what was put back: ") ||
+			!strings.Contains(row.Error.Hint, "run again: docker restart nova_libvirt;") || !strings.HasSuffix(w.program("nova_libvirt"), "\x00"+stock) {
+			t.Errorf("%v, %+v", err, row.Error)
+		}
+		w.restarted, b.unwell = nil, false
+		if r, err := w.run(only("cinder_api"), ansible.Call{}, set, f); err != nil || statuses(r) != "cinder_api patched" {
+			t.Errorf("%v, %s", err, statuses(r))
+		}
+		w.calls = nil
+		if r, err := w.run(options(), ansible.Call{}, set, f); err != nil || journalLeft(w) || w.restarts() != 1 {
+			t.Errorf("%v, %s, %d restarts", err, statuses(r), w.restarts())
+		}
+	})
+}
