@@ -166,7 +166,11 @@ func (j *job) rollBackOne(ctx context.Context, w *work) error {
 	if err != nil {
 		return errors.Join(err, tried)
 	}
-	if a.restart && left.nothing() {
+	switch {
+	case !a.restart:
+	case !left.nothing():
+		left.restart = true
+	default:
 		if err := j.restartNow(ctx, w); err != nil {
 			left.restart, tried = true, err
 		}
