@@ -35,7 +35,7 @@ docs: ## the modules' documentation, from their argument specs
 test: test-go test-python test-report test-lab ## every test; installs what is missing on Debian and Ubuntu
 
 test-go: ## Go: tables, testscript, race detector, a real OpenSSH server
-	tests/integration/apt-install.sh openssh-server openssh-client gcc libc6-dev $(CROSS)
+	tests/integration/apt-install.sh openssh-server openssh-client gcc libc6-dev xfsprogs e2fsprogs $(CROSS)
 	NFSLOCK_SSHD=required NFSLOCK_COMPILER=required CGO_ENABLED=1 $(GO) test -race ./...
 
 test-python: ## the action plugin, the roles, the plan of the fix playbook
@@ -68,6 +68,9 @@ kolla: build ## real kolla: its images, a whole host, kolla-ansible's deploy, an
 
 arm64: ## the arm64 program on an arm64 container, on an amd64 machine; builds a patch set of both architectures: half an hour the first time
 	tests/integration/arm64.sh
+
+powercut: build ## a power cut at each step of a run and right after it, on ext4 and XFS: a copy of the disk, and a machine that comes up with it; an hour
+	NFSLOCK_POWERCUT=all tests/integration/run.sh -run TestPowerCut -v -timeout 4h
 
 soak: build ## ROUNDS runs (200) that are disturbed at random moments; SEED=… repeats a sequence
 	NFSLOCK_SOAK_ROUNDS=$(ROUNDS) NFSLOCK_SOAK_SEED=$(SEED) tests/integration/run.sh -run TestSoak -v -timeout 3h
@@ -106,4 +109,4 @@ lint: ## Go, shell, YAML, Ansible
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh' .ci/run)
 	tests/ansible/lint.sh
 
-.PHONY: help build docs test test-go test-python test-report screenshots test-lab matrix host-profile glance releases kolla arm64 soak demo bench preload patch-set patch-sets fuzz lint
+.PHONY: help build docs test test-go test-python test-report screenshots test-lab matrix host-profile glance releases kolla arm64 powercut soak demo bench preload patch-set patch-sets fuzz lint

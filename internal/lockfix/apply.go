@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -63,6 +64,7 @@ func (s Seen) alone() bool { return s.Unasked || s.Dead != nil && s.Dead.Stuck !
 // that fails stops no other. With on_error: rollback all of them go back when one failed. When the run is told to stop,
 // what is at work is waited for and the rest is left to the next run.
 func (j *job) apply(ctx context.Context, o Options, set Set, f *files, all []*work) (warnings []string) {
+	began := time.Now()
 	for _, w := range all {
 		w.before = w.plan.before()
 		w.begun = w.seen.Dead != nil && w.active()
@@ -99,7 +101,8 @@ func (j *job) apply(ctx context.Context, o Options, set Set, f *files, all []*wo
 	default:
 		j.seeBack(ctx, all)
 	}
-	if err := j.settle(all, stopped); err != nil {
+	j.putOnDisk(ctx, all, began)
+	if err := errors.Join(j.settle(all, stopped), j.endOnDisk(all)); err != nil {
 		warnings = append(warnings, err.Error())
 	}
 	return warnings

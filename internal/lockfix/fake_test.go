@@ -54,7 +54,17 @@ type box struct {
 	mounted  []string // what something is mounted over
 	trials   []string // the files of each trial of hard links
 	faults   faults
+	disk     disk // how its dpkg cares for power cuts
 }
+
+// disk is what dpkg does for it.
+type disk int
+
+const (
+	never  disk = iota // nothing, so that tests need not wait
+	unsafe             // it syncs its database, as dpkg does with force-unsafe-io
+	safe               // and each file before it is renamed
+)
 
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, dir: t.TempDir(), boxes: map[string]*box{}, proc: t.TempDir()}
@@ -291,7 +301,7 @@ func (b *box) unpack(r io.Reader, args []string) error {
 			case "/control":
 				control = string(text)
 			case "/md5sums":
-				err = os.WriteFile(filepath.Join(b.root, "var/lib/dpkg/info", name+".md5sums"), text, 0o644)
+				err = b.put("var/lib/dpkg/info/"+name+".md5sums", text, 0o644, unsafe)
 			default:
 				var left bool
 				list += strings.TrimSuffix(path, "/") + "\n"
@@ -301,7 +311,7 @@ func (b *box) unpack(r io.Reader, args []string) error {
 				case h.Typeflag == tar.TypeLink && h.Linkname == h.Name:
 					err = fmt.Errorf("error creating hard link '%s': No such file or directory", h.Name)
 				case h.Typeflag == tar.TypeReg:
-					err = errors.Join(os.MkdirAll(filepath.Dir(b.root+path), 0o755), os.WriteFile(b.root+path, text, fs.FileMode(h.Mode)))
+					err = errors.Join(os.MkdirAll(filepath.Dir(b.root+path), 0o755), b.put(path, text, fs.FileMode(h.Mode), safe))
 				}
 			}
 			if err != nil {
@@ -309,7 +319,15 @@ func (b *box) unpack(r io.Reader, args []string) error {
 			}
 		}
 	}
-	if err := os.WriteFile(filepath.Join(b.root, "var/lib/dpkg/info", name+".list"), []byte(list), 0o644); err != nil {
+	former, _ := os.ReadFile(filepath.Join(b.root, "var/lib/dpkg/info", name+".list"))
+	for path := range strings.Lines(string(former)) {
+		if !strings.Contains(list, path) {
+			if err := os.Remove(b.root + strings.TrimSpace(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	if err := b.put("var/lib/dpkg/info/"+name+".list", []byte(list), 0o644, unsafe); err != nil {
 		return err
 	}
 	stanza := strings.Replace(control, "\n", "\nStatus: install ok installed\n", 1)
@@ -322,8 +340,8 @@ func (b *box) hold(name string) error {
 
 // edit replaces a package's stanza in the status file, or adds it.
 func (b *box) edit(name string, f func(string) string) error {
-	path := filepath.Join(b.root, "var/lib/dpkg/status")
-	text, err := os.ReadFile(path)
+	const status = "var/lib/dpkg/status"
+	text, err := os.ReadFile(filepath.Join(b.root, status))
 	if err != nil {
 		return err
 	}
@@ -340,7 +358,28 @@ func (b *box) edit(name string, f func(string) string) error {
 	if !found {
 		out = append(out, strings.TrimSpace(f("")))
 	}
-	return os.WriteFile(path, []byte(strings.Join(out, "\n\n")+"\n"), 0o644)
+	return b.put(status, []byte(strings.Join(out, "\n\n")+"\n"), 0o644, unsafe)
+}
+
+// put writes a file beside its place and renames it, as dpkg does. It is synced before that where the container's dpkg syncs that kind of file.
+func (b *box) put(name string, text []byte, mode fs.FileMode, synced disk) error {
+	path := filepath.Join(b.root, name)
+	file, err := os.OpenFile(path+".dpkg-new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(text)
+	if err == nil && b.disk >= synced {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close(), os.Rename(path+".dpkg-new", path)); err != nil || synced != unsafe || b.disk == never {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(path)) // of its database alone
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // snapshot is every file of every container, by path: what a rollback has to bring back.

@@ -41,6 +41,7 @@ func (p *ContainerPlan) aim(o Options, set Set) {
 	default:
 		p.load(o)
 	}
+	p.refuseHollow()
 	if p.Failure == nil {
 		p.finish(o)
 	}

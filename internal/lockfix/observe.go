@@ -1,6 +1,7 @@
 package lockfix
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -294,7 +295,7 @@ func (j *job) judge(ctx context.Context, o Options, set Set, targets []*target) 
 					sums[p.Name] = expectation{p.Version, set.Contents[p.SHA256].Md5sums}
 				}
 			}
-			if err := noPanic(func() error { return t.compare(ctx, sums) }); err != nil {
+			if err := noPanic(func() error { return cmp.Or(t.compare(ctx, sums), t.lookForHollow(o)) }); err != nil {
 				t.seen.Failure = &Failure{Step: "observe", Message: fmt.Sprintf("cannot check the files of %s: %v", t.seen.Name, err)}
 			}
 			return nil

@@ -32,6 +32,7 @@ type Seen struct {
 	Problems        map[string][]deb.FileProblem  // by package: files that are not as the wanted package has them
 	Dpkg            deb.Facts                     // what dpkg would come upon there
 	Links           []deb.Refusal                 // hard links that it could not make
+	Hollow          []HollowPackage               // those of QEMU's that this host keeps nothing of, and that have lost their content
 	Kept            *baseline.Index               // the packages from before, if this host keeps them
 	Judged          map[string]baseline.Judgement // by package: whose it is; nil where packages are not of interest
 	KeptDamage      string                        // why those cannot be used

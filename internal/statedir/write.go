@@ -20,7 +20,7 @@ func WriteWhole(root *os.Root, name string, data []byte) error {
 	if err := root.Rename(part, name); err != nil {
 		return err
 	}
-	return syncFolder(root)
+	return SyncFolder(root)
 }
 
 // Remove is Folder.Remove for those who have a folder below open by themselves.
@@ -32,11 +32,11 @@ func Remove(root *os.Root, name string) error {
 	if err != nil {
 		return err
 	}
-	return syncFolder(root)
+	return SyncFolder(root)
 }
 
-// syncFolder makes renames and removals in it last through a power cut.
-func syncFolder(root *os.Root) error {
+// SyncFolder makes renames and removals in it last through a power cut.
+func SyncFolder(root *os.Root) error {
 	dir, err := root.Open(".")
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ if [ -n "${MATRIX:-}" ]; then
   for release in $NFSLOCK_MATRIX_RELEASES; do $lab/image.sh "$release"; done
   export NFSLOCK_PATCH_SET_DISABLE_OFD NFSLOCK_MATRIX_RELEASES
 fi
-tests/integration/apt-install.sh dpkg-dev xz-utils
+tests/integration/apt-install.sh dpkg-dev xz-utils xfsprogs e2fsprogs
 go test -tags lab -count=1 -timeout 60m ${SHORT:+-short} ./tests/integration "$@"
 if [ $# -eq 0 ]; then
   # Whole hosts are containers with engines of their own, and mostly wait: they boot beside the tests of Ansible, which have the five containers.

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# A container engine for the tests: the one that runs, or a private one. Tests that stop an engine use a private one, always.
+# A container engine for the tests: the one that runs, or a private one. Tests that stop an engine use a private one, always. NFSLOCK_ENGINE_RUN (/run/nfslock-lab)
+# is for one more beside it, whose NFSLOCK_CACHE is another, too.
 # usage: engine.sh up|beside|env|down|stop|start|kill|live-restore yes|no
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 state=${NFSLOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nfslock}/engine
-socket=/run/nfslock-lab/docker.sock # short: a socket's path has 107 bytes at most
+run=${NFSLOCK_ENGINE_RUN:-/run/nfslock-lab} # short: a socket's path has 107 bytes at most
+socket=$run/docker.sock
 
 # ours: the private engine runs. One that was killed and not yet collected by its parent (state Z) does not.
 ours() {
@@ -35,7 +37,7 @@ start() {
   mkdir -p "$state" "$(dirname "$socket")"
   # A file of its own, not the machine's /etc/docker/daemon.json. Values are told outright: one that is left out stays as it was.
   [ -f "$state/daemon.json" ] || echo '{"live-restore": false}' >"$state/daemon.json"
-  local options=(--host "unix://$socket" --data-root "$state/data" --exec-root /run/nfslock-lab/exec --pidfile "$state/pid" --config-file "$state/daemon.json")
+  local options=(--host "unix://$socket" --data-root "$state/data" --exec-root "$run/exec" --pidfile "$state/pid" --config-file "$state/daemon.json")
   for extra in "" "--bridge=none --iptables=false"; do
     if [ -f "$state/extra" ] && [ "$(cat "$state/extra")" != "$extra" ]; then continue; fi
     rm -f "$state/pid"
@@ -102,7 +104,7 @@ stop) # as systemctl stop docker does
   ;;
 kill) # as by the kernel when memory is short
   must_be_ours
-  containerd=$(cat /run/nfslock-lab/exec/containerd/containerd.pid)
+  containerd=$(cat "$run/exec/containerd/containerd.pid")
   kill -9 "$(cat "$state/pid")"
   gone
   # The kernel ends it with its parent; an engine that starts before that takes it for alive and waits for it in vain.
@@ -130,7 +132,7 @@ live-restore)
   exit 1
   ;;
 *)
-  sed -n '2,3s/^# //p' "$0" >&2
+  sed -n '4s/^# //p' "$0" >&2
   exit 2
   ;;
 esac
