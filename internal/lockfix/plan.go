@@ -98,6 +98,7 @@ type ContainerPlan struct {
 	PackagesBack bool
 	reloaded     bool     // the restart is to show in what libvirt has loaded
 	Stays        string   // why what a dead run left cannot be worked on now; nobody asked for this container
+	Stuck        string   // why dpkg would refuse the way back of what a dead run left: it is not begun
 	Reason       string   // why it is passed over
 	Failure      *Failure // it cannot be brought to what was asked for
 }

@@ -240,6 +240,12 @@ func (p *ContainerPlan) fate(check bool) string {
 	switch {
 	case p.Back:
 		end = is + " taken back by this run"
+	case p.Stuck != "" && p.Stuck == b.Stuck:
+		end = "that stays so"
+	case p.Stuck != "" && p.Seen.Unasked:
+		end = "that stays so until a run is for it: " + p.Stuck
+	case p.Stuck != "":
+		end = "that stays so: " + p.Stuck
 	case p.Failure != nil:
 		end = "that stays so: " + p.Failure.Message
 	case p.Stays != "":
@@ -287,6 +293,7 @@ func (j *job) settle(all []*work, stopped bool) (failure error) {
 		return nil
 	}
 	for _, w := range all {
+		failure = errors.Join(failure, j.leave(w))
 		if !w.recorded {
 			continue
 		}
@@ -304,6 +311,15 @@ func (j *job) settle(all []*work, stopped bool) (failure error) {
 		failure = errors.Join(failure, err)
 	}
 	return failure
+}
+
+// leave writes into the record of a container whose way back is not begun that it is stuck, unless that stands there.
+func (j *job) leave(w *work) error {
+	if w.plan.Stuck == w.before.Stuck || w.plan.Stuck == "" {
+		return nil
+	}
+	w.before.Process, w.before.Began, w.before.Stuck = os.Getpid(), time.Now().UTC(), w.plan.Stuck
+	return j.journal.write(w.before)
 }
 
 // tidyHost keeps of the store only what the patch set of this run names, and removes it when nothing on this host is

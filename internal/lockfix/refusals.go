@@ -198,19 +198,20 @@ func (p *ContainerPlan) backRefused() *Failure {
 	return s.refused("would refuse to bring back what was there", refusals, err)
 }
 
-// leaveRefused begins nothing on a way back that dpkg would refuse: what a dead run left stays, and is said.
+// leaveRefused begins nothing on a way back that dpkg would refuse: what a dead run left stays, and is said. The container is stuck.
 func (p *ContainerPlan) leaveRefused() {
 	refused := p.backRefused()
 	if refused == nil {
 		return
 	}
 	p.Steps, p.Back, p.PackagesBack, p.Status = nil, false, false, Failed
+	p.Stuck = fmt.Sprintf("%s (%s)", refused.Message, refused.Hint)
 	for i := range p.Changes {
 		p.Changes[i].After = p.Changes[i].Before
 	}
 	switch {
 	case p.Seen.Unasked:
-		p.Status, p.Stays = Skipped, fmt.Sprintf("%s (%s)", refused.Message, refused.Hint)
+		p.Status, p.Stays = Skipped, p.Stuck
 	case p.Failure == nil:
 		p.Failure = refused
 	}

@@ -374,7 +374,8 @@ func TestAHoldThatDpkgCannotSetIsFoundBefore(t *testing.T) {
 	}
 }
 
-// TestAWayBackThatDpkgWouldRefuseIsNotBegun: a run died in the container, and since then dpkg can do nothing there.
+// TestAWayBackThatDpkgWouldRefuseIsNotBegun: a run died in the container, and since then dpkg can do nothing there. It is stuck: said once to runs that are
+// for others, and to each that is for it; nobody waits for it but the first one.
 func TestAWayBackThatDpkgWouldRefuseIsNotBegun(t *testing.T) {
 	set, f := folder(t, qemuUtils(patched))
 	back := options()
@@ -385,12 +386,13 @@ func TestAWayBackThatDpkgWouldRefuseIsNotBegun(t *testing.T) {
 		set  Set
 		f    *files
 		fail bool
-		want string // then
+		want string // the next time
+		then string // when it is mended
 	}{
-		{"nobody asks for it", only("nova_libvirt"), set, f, false, "nova_libvirt unchanged, cinder_volume rolled_back"},
-		{"it is to be patched", options(), set, f, true, "nova_libvirt unchanged, cinder_volume patched"},
-		{"it is to be restored", back, Set{}, nil, true, "nova_libvirt restored, cinder_volume restored"},
-		{"the library is to come", libraryOptions(), Set{}, nil, true, "nova_libvirt skipped, cinder_volume patched"},
+		{"nobody asks for it", only("nova_libvirt"), set, f, false, "nova_libvirt unchanged", "nova_libvirt unchanged"},
+		{"it is to be patched", options(), set, f, true, "nova_libvirt unchanged, cinder_volume failed", "nova_libvirt unchanged, cinder_volume patched"},
+		{"it is to be restored", back, Set{}, nil, true, "nova_libvirt restored, cinder_volume failed", "nova_libvirt unchanged, cinder_volume restored"},
+		{"the library is to come", libraryOptions(), Set{}, nil, true, "nova_libvirt skipped, cinder_volume failed", "nova_libvirt skipped, cinder_volume patched"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := twoContainers(t)
@@ -401,10 +403,13 @@ func TestAWayBackThatDpkgWouldRefuseIsNotBegun(t *testing.T) {
 			w.mount(b, "/usr/bin/qemu-img", "rw")
 			before := w.snapshot()
 			w.calls = nil
-			for _, check := range []bool{true, false, false} {
+			says := func(said string) bool {
+				return strings.Contains(said, "/usr/bin/qemu-img: something is mounted there") && strings.Contains(said, "take that mount out")
+			}
+			for _, check := range []bool{true, true, false} {
 				r, err := w.run(test.o, ansible.Call{CheckMode: check}, test.set, test.f)
 				said := fmt.Sprint(err, r.Warnings)
-				if (err != nil) != test.fail || !strings.Contains(said, "/usr/bin/qemu-img: something is mounted there") || !strings.Contains(said, "take that mount out") {
+				if (err != nil) != test.fail || !says(said) || !strings.Contains(said, "left it unfinished") {
 					t.Fatalf("check %v: %s: %s", check, statuses(r), said)
 				}
 				if !journalLeft(w) || len(w.calls) > 0 {
@@ -414,11 +419,34 @@ func TestAWayBackThatDpkgWouldRefuseIsNotBegun(t *testing.T) {
 			if diff := cmp.Diff(before, w.snapshot()); diff != "" {
 				t.Errorf("-before +after:\n%s", diff)
 			}
+			record := filepath.Join(w.job().dir, "journal", "cinder_volume.json")
+			first, err := os.ReadFile(record)
+			if err != nil || !says(string(first)) {
+				t.Errorf("%v, %s", err, first)
+			}
+			for range 2 {
+				r, err := w.run(test.o, ansible.Call{}, test.set, test.f)
+				said := fmt.Sprint(err, r.Warnings)
+				if (err != nil) != test.fail || says(said) != test.fail || strings.Contains(said, "left it stuck") != test.fail || w.touched("cinder_volume") {
+					t.Errorf("the next time: %s: %s: %v", statuses(r), said, w.calls)
+				}
+				if again := strings.Replace(statuses(r), "nova_libvirt unchanged", "nova_libvirt restored", 1); statuses(r) != test.want && again != test.want {
+					t.Errorf("the next time: %s", statuses(r))
+				}
+			}
+			if now, err := os.ReadFile(record); err != nil || string(now) != string(first) {
+				t.Errorf("it is written again: %v, %s", err, now)
+			}
 			w.unmount(b)
-			if r, err := w.run(test.o, ansible.Call{}, test.set, test.f); err != nil || journalLeft(w) {
+			r, err := w.run(test.o, ansible.Call{}, test.set, test.f)
+			if err != nil || journalLeft(w) == test.fail || statuses(r) != test.then {
 				t.Errorf("mended: %v, %+v", err, r)
-			} else if statuses(r) != test.want {
-				t.Errorf("mended: %s", statuses(r))
+			}
+			if test.fail {
+				return
+			}
+			if r, err := w.run(only("cinder_volume"), ansible.Call{}, set, f); err != nil || journalLeft(w) || statuses(r) != "cinder_volume patched" {
+				t.Errorf("mended, and asked for: %v, %+v", err, r)
 			}
 		})
 	}
