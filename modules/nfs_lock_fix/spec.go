@@ -105,7 +105,8 @@ var spec = ansible.Spec{
 		Description: []string{
 			"C(rollback) brings all containers of the host back to what they had when one fails, and begins nowhere when one cannot be patched.",
 			"C(keep) leaves the containers that succeeded patched, and one that failed as it is.",
-			"One that cannot be brought back is alone with it, in this run and in later ones. A run that is for it tries it again, and no other container goes back with it.",
+			"One that cannot be brought back is alone with it, in this run and in later ones.",
+			"A run that is for it tries it again, and no other container goes back with it.",
 		},
 	},
 	"allow_version_change": {
