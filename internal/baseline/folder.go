@@ -265,7 +265,7 @@ func (x Index) Write(dir string) error {
 }
 
 func makeFolder(dir string) (*os.Root, error) {
-	if err := patchset.MakeFolder(dir); err != nil {
+	if err := statedir.MakeFolder(dir); err != nil {
 		return nil, fmt.Errorf("cannot keep packages: %w", err)
 	}
 	root, err := os.OpenRoot(dir)

@@ -19,7 +19,7 @@ import (
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
-	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 // places are what a run reads or writes in a container, and what is above it.
@@ -325,7 +325,7 @@ func TestPipesInTheStateFolderAreNotWaitedFor(t *testing.T) {
 			w := newWorld(t)
 			w.add("cinder_volume", qemuUtils(stock))
 			path := filepath.Join(w.job().dir, name)
-			w.must(patchset.MakeFolder(filepath.Dir(path)))
+			w.must(statedir.MakeFolder(filepath.Dir(path)))
 			w.must(syscall.Mkfifo(path, 0o600))
 			before := w.snapshot()
 			begin := time.Now()

@@ -14,7 +14,6 @@ import (
 
 	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
-	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
@@ -86,7 +85,7 @@ func (l *journal) write(b Before) error {
 		err = fmt.Errorf("that of %s would have %d bytes", b.Name, len(text))
 	}
 	if err == nil {
-		err = patchset.MakeFolder(l.dir)
+		err = statedir.MakeFolder(l.dir)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot write the journal: %w", err)

@@ -14,7 +14,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
@@ -205,7 +204,7 @@ func TestRecordThatNamesNoContainerIsNotBelieved(t *testing.T) {
 // However it came there: no journal takes more than its own size, or long.
 func TestHostileRecordIsReadWithinBounds(t *testing.T) {
 	l := newJournal(t)
-	if err := patchset.MakeFolder(l.dir); err != nil {
+	if err := statedir.MakeFolder(l.dir); err != nil {
 		t.Fatal(err)
 	}
 	for name, data := range map[string][]byte{

@@ -17,7 +17,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
-	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 // stopAt is a run that is told to stop during its n-th call of dpkg, which comes to its end all the same. It tells whether
@@ -143,7 +143,7 @@ func TestDamagedJournalIsPutAsideAndSaid(t *testing.T) {
 func TestJournalOfANewerVersionStopsTheRun(t *testing.T) {
 	w := twoContainers(t)
 	set, f := folder(t, qemuUtils(patched))
-	w.must(patchset.MakeFolder(filepath.Join(w.job().dir, "journal")))
+	w.must(statedir.MakeFolder(filepath.Join(w.job().dir, "journal")))
 	w.must(os.WriteFile(filepath.Join(w.job().dir, "journal", "cinder_volume.json"), []byte(`{"schema":3}`), 0o600))
 	if _, err := w.run(options(), ansible.Call{}, set, f); err == nil || !strings.Contains(err.Error(), "schema 3") || len(w.calls) > 0 {
 		t.Errorf("%v, calls %v", err, w.calls)
@@ -219,7 +219,7 @@ func (w *world) block(container string) {
 	w.t.Helper()
 	dir := w.job().baseline(container)
 	w.must(os.RemoveAll(dir))
-	w.must(patchset.MakeFolder(filepath.Dir(dir)))
+	w.must(statedir.MakeFolder(filepath.Dir(dir)))
 	w.must(os.WriteFile(dir, nil, 0o600))
 }
 
@@ -245,7 +245,7 @@ func TestDamagedUndoFolderDoesNotKeepARunFromFinishing(t *testing.T) {
 	set, f := folder(t, qemuUtils(patched))
 	w.stopIn("cinder_volume: dpkg --force", nil, options(), set, f)
 	undo := filepath.Join(w.job().dir, "journal", undoName, "cinder_volume")
-	w.must(patchset.MakeFolder(undo))
+	w.must(statedir.MakeFolder(undo))
 	w.must(os.WriteFile(filepath.Join(undo, baseline.IndexName), []byte("{"), 0o600))
 	r, err := w.run(options(), ansible.Call{}, set, f)
 	if err != nil || journalLeft(w) || !strings.Contains(strings.Join(r.Warnings, "\n"), "cinder_volume: the packages that a dead run found") {

@@ -16,6 +16,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 // stateDir is where this host's store, baselines and run lock are.
@@ -77,7 +78,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		return result, nil
 	}
 	if !call.CheckMode {
-		if err := patchset.MakeFolder(j.dir); err != nil {
+		if err := statedir.MakeFolder(j.dir); err != nil {
 			return result, fmt.Errorf("cannot use %s: %w", j.dir, err)
 		}
 		waiting, cancel := context.WithTimeout(ctx, o.limit())

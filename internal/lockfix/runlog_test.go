@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
-	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 // runLogLine is a line as the first version wrote it.
@@ -270,7 +270,7 @@ func TestJournalOfTheFirstVersionIsTurnedIntoRecordsThoughARunDiesMeanwhile(t *t
 	w := twoContainers(t)
 	j := w.job()
 	j.journal = &journal{dir: filepath.Join(j.dir, "journal")}
-	w.must(patchset.MakeFolder(j.journal.dir))
+	w.must(statedir.MakeFolder(j.journal.dir))
 	w.must(os.WriteFile(filepath.Join(j.journal.dir, runLogName), runLog("cinder_api install", "nova_libvirt hold"), 0o600))
 	done := oldAPI
 	done.begin(Install, journalStart)

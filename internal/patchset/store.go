@@ -8,10 +8,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 // Store is the host's folder of .deb files, each named after its checksum. Folders have mode 0700 and files 0600,
@@ -29,7 +30,7 @@ const partSuffix = ".part" // of a file that is being copied
 func OpenStore(dir string, create bool) (*Store, error) {
 	s := &Store{dir: dir}
 	if create {
-		if err := MakeFolder(dir); err != nil {
+		if err := statedir.MakeFolder(dir); err != nil {
 			return nil, fmt.Errorf("cannot create store %s: %w", dir, err)
 		}
 	}
@@ -46,32 +47,6 @@ func OpenStore(dir string, create bool) (*Store, error) {
 		return nil, fmt.Errorf("cannot use store %s: %w", dir, err)
 	}
 	return s, nil
-}
-
-// MakeFolder makes dir, and what is missing above it, for its owner alone whatever the umask, and sees to it that it is
-// still there after a power cut: fsync(2) of a file says nothing of the folder that names it.
-func MakeFolder(dir string) error {
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir {
-		if err := MakeFolder(filepath.Dir(dir)); err != nil {
-			return err
-		}
-		err = os.Mkdir(dir, 0o700)
-	}
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Chmod(dir, 0o700); err != nil {
-		return err
-	}
-	above, err := os.Open(filepath.Dir(dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(above.Sync(), above.Close())
 }
 
 func (s *Store) prepare(create bool) error {

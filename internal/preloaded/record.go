@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 // Record is which containers of this host have the library in their own layer: one that is recreated loses it, and the diagnosis is to notice.
@@ -86,12 +87,7 @@ func writeRecord(dir string, r Record) error {
 	}
 	defer root.Close()
 	if len(r.Containers) == 0 {
-		if err := root.Remove(recordName); errors.Is(err, fs.ErrNotExist) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		return syncFolder(root, ".")
+		return statedir.Remove(root, recordName)
 	}
 	r.Schema = recordSchema
 	data, err := json.MarshalIndent(r, "", "  ")
@@ -101,28 +97,5 @@ func writeRecord(dir string, r Record) error {
 	if len(data) >= recordLimit {
 		return fmt.Errorf("it would have %d bytes", len(data))
 	}
-	const part = recordName + ".part" // one of a run that was killed is in nobody's way: runs of the modules take turns
-	if err := root.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	file, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(append(data, '\n'))
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return errors.Join(err, root.Remove(part))
-	}
-	if err := root.Rename(part, recordName); err != nil {
-		return errors.Join(err, root.Remove(part))
-	}
-	return syncFolder(root, ".")
-}
-
-func syncFolder(root *os.Root, name string) error {
-	dir, err := root.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return statedir.WriteWhole(root, recordName, append(data, '\n'))
 }

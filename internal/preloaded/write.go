@@ -153,3 +153,12 @@ func reads(root *os.Root, name string, want *File) error {
 	}
 	return err
 }
+
+// syncFolder makes renames and removals in a folder of the container last through a power cut.
+func syncFolder(root *os.Root, name string) error {
+	dir, err := root.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -46,7 +46,7 @@ func Open(path string) (*Folder, error) {
 
 // Make opens the folder for a run that changes something: it is made where there is none, and closed to readers.
 func Make(path string) (*Folder, error) {
-	if err := mkdirs(path); err != nil {
+	if err := MakeFolder(path); err != nil {
 		return nil, refuse(path, err)
 	}
 	f, err := open(path, true)
@@ -58,29 +58,6 @@ func Make(path string) (*Folder, error) {
 
 func refuse(path string, err error) error {
 	return fmt.Errorf("cannot use %s: %w; make it root's own, or move it out of the way", path, bare(err))
-}
-
-// mkdirs makes the folder and those above it that are missing, each on the disk.
-func mkdirs(path string) error {
-	err := os.Mkdir(path, 0o700)
-	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(path) != path {
-		if err := mkdirs(filepath.Dir(path)); err != nil {
-			return err
-		}
-		err = os.Mkdir(path, 0o700)
-	}
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	above, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer above.Close()
-	return above.Sync()
 }
 
 // open takes a link of root's own to a folder of root's own for the folder itself: it may lie on a larger disk.
@@ -347,10 +324,4 @@ func (f *Folder) Names() ([]string, error) {
 }
 
 // Sync makes what was made, renamed and removed in the folder last through a power cut.
-func (f *Folder) Sync() error {
-	dir, err := f.root.Open(".")
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
+func (f *Folder) Sync() error { return SyncFolder(f.root) }

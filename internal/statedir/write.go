@@ -4,23 +4,38 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
-// WriteWhole is Folder.Write for those who have a folder below open by themselves.
-func WriteWhole(root *os.Root, name string, data []byte) error {
-	part := name + PartSuffix
-	file, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+// MakeFolder makes dir, and what is missing above it, for its owner alone whatever the umask, and sees to it that it is
+// still there after a power cut: fsync(2) of a file says nothing of the folder that names it.
+func MakeFolder(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(dir) != dir {
+		if err := MakeFolder(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o700)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(data)
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return errors.Join(err, root.Remove(part))
-	}
-	if err := root.Rename(part, name); err != nil {
+	if err := os.Chmod(dir, 0o700); err != nil {
 		return err
 	}
-	return SyncFolder(root)
+	above, err := os.Open(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(above.Sync(), above.Close())
+}
+
+// WriteWhole is Folder.Write for those who have a folder below open by themselves.
+func WriteWhole(root *os.Root, name string, data []byte) error {
+	return (&Folder{root, root.Name()}).Write(name, data)
 }
 
 // Remove is Folder.Remove for those who have a folder below open by themselves.
