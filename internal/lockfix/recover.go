@@ -14,8 +14,8 @@ import (
 
 	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
-	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 // findDead reads what runs did not bring to an end, containers in which something was begun. A damaged record is put aside and said: what is really in
@@ -36,7 +36,7 @@ func (j *job) findDead(check bool) (dead []Before, warnings []string, err error)
 			records = append(records, b)
 		}
 	}
-	if check && len(records) > 0 && host.Locked(j.dir) {
+	if check && len(records) > 0 && statedir.Locked(j.dir) {
 		return nil, []string{"another run is at work on this host: what it changes is not in this answer"}, nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(damaged)) {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
-	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
@@ -357,7 +356,7 @@ func TestContainerRecreatedWhileTheRunBeginsGetsNothingOfItsPredecessor(t *testi
 func TestRunThatWaitedLooksForContainersAgain(t *testing.T) {
 	w := twoContainers(t)
 	set, f := folder(t, qemuUtils(patched))
-	unlock, _, err := host.TakeLock(t.Context(), w.job().dir)
+	unlock, _, err := statedir.TakeLock(t.Context(), w.job().dir)
 	w.must(err)
 	w.listed = func() {
 		w.listed = nil

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/nfslock/ansible-collection-kolla/internal/host"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 // Room is what a filesystem has: statfs(2). Several containers' roots, and this host's own folder, are often on the same
@@ -133,7 +133,7 @@ func hostLacksRoom(set Set, own Room, plans []ContainerPlan) {
 // keptBytes is the size of all files below dir.
 func keptBytes(dir string) (bytes int64) {
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() && d.Name() != host.LockName {
+		if err == nil && d.Type().IsRegular() && d.Name() != statedir.LockName {
 			if info, err := d.Info(); err == nil {
 				bytes += info.Size()
 			}

@@ -82,7 +82,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 			return result, fmt.Errorf("cannot use %s: %w", j.dir, err)
 		}
 		waiting, cancel := context.WithTimeout(ctx, o.limit())
-		unlock, waited, err := host.TakeLock(waiting, j.dir)
+		unlock, waited, err := statedir.TakeLock(waiting, j.dir)
 		cancel()
 		if err != nil {
 			return result, err

@@ -17,7 +17,7 @@ import (
 
 	"github.com/nfslock/ansible-collection-kolla/internal/ansible"
 	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
-	"github.com/nfslock/ansible-collection-kolla/internal/host"
+	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
 const (
@@ -586,7 +586,7 @@ func TestAContainerThatCannotBeLookedIntoIsSaid(t *testing.T) {
 func TestASecondRunWaitsForTheFirstWithALimit(t *testing.T) {
 	w := twoContainers(t)
 	set, f := folder(t, qemuUtils(patched))
-	unlock, _, err := host.TakeLock(t.Context(), w.job().dir)
+	unlock, _, err := statedir.TakeLock(t.Context(), w.job().dir)
 	w.must(err)
 	o := options()
 	o.Timeout = 1

@@ -34,11 +34,11 @@ func (f *Folder) Lock(ctx context.Context) (unlock func(), waited bool, err erro
 	if err != nil {
 		return nil, false, fmt.Errorf("cannot lock this host: %w", err)
 	}
-	return Take(ctx, file)
+	return take(ctx, file)
 }
 
-// Take is Lock of a file that is open, which it closes in the end.
-func Take(ctx context.Context, file *os.File) (unlock func(), waited bool, err error) {
+// take is Lock of a file that is open, which it closes in the end.
+func take(ctx context.Context, file *os.File) (unlock func(), waited bool, err error) {
 	if waited, err = wait(ctx, file); err != nil {
 		file.Close()
 		return nil, waited, err

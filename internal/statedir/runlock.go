@@ -1,4 +1,4 @@
-package host
+package statedir
 
 import (
 	"context"
@@ -7,12 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-
-	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
-
-// LockName is the file in the modules' folder.
-const LockName = statedir.LockName
 
 // TakeLock makes this the only run on the host, waiting until ctx ends at the longest. The kernel drops the lock with the
 // process (flock(2)), so a killed run blocks nobody. The caller calls unlock; waited tells it that what it saw before may be
@@ -25,7 +20,7 @@ func TakeLock(ctx context.Context, dir string) (unlock func(), waited bool, err 
 	if err != nil {
 		return nil, waited, fmt.Errorf("cannot lock this host: %w", err)
 	}
-	return statedir.Take(ctx, file)
+	return take(ctx, file)
 }
 
 // Locked tells, for check mode, whether a run is at work.
