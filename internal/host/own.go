@@ -3,7 +3,6 @@ package host
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 )
 
 // ReadOwn reads a file that nobody but root (or, in a test, the user that runs) can have written or put there: it and
@@ -30,11 +31,7 @@ func ReadOwn(name string, most int64) (data []byte, err error) {
 		return nil, err
 	}
 	defer file.Close()
-	data, err = io.ReadAll(io.LimitReader(file, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("it has more than %d bytes", most)
-	}
-	return data, err
+	return foreign.ReadAtMost(file, most)
 }
 
 // openOwn goes down from the root, and looks at what it holds, not at a name that may be another's a moment later.

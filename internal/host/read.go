@@ -3,10 +3,11 @@ package host
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 )
 
 // ReadFile reads a file of the host's, such as a drop-in of somebody else's: a regular one, of at most that many bytes. A pipe is not waited
@@ -34,9 +35,5 @@ func ReadFile(path string, most int64) (data []byte, err error) {
 		return nil, err
 	}
 	defer file.Close()
-	data, err = io.ReadAll(io.LimitReader(file, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("it has more than %d bytes", most)
-	}
-	return data, err
+	return foreign.ReadAtMost(file, most)
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -215,9 +214,10 @@ func readBounded(root *os.Root, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%w: it has more than %d bytes", errDamagedJournal, limit)
+	data, err := foreign.ReadAtMost(file, limit)
+	var large *foreign.TooLargeError
+	if errors.As(err, &large) {
+		err = fmt.Errorf("%w: %w", errDamagedJournal, err)
 	}
 	return data, err
 }

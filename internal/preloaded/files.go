@@ -242,10 +242,7 @@ func readFile(root *os.Root, name string, limit int64) (*File, error) {
 		return nil, fmt.Errorf("cannot read /%s: %w", name, err)
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("it has more than %d bytes", limit)
-	}
+	data, err := foreign.ReadAtMost(file, limit)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read /%s: %w", name, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -50,10 +49,7 @@ func ReadRecord(dir string) (Record, error) {
 	var data []byte
 	if err == nil {
 		defer file.Close()
-		data, err = io.ReadAll(io.LimitReader(file, recordLimit+1))
-	}
-	if err == nil && len(data) > recordLimit {
-		err = fmt.Errorf("it has more than %d bytes", recordLimit)
+		data, err = foreign.ReadAtMost(file, recordLimit)
 	}
 	found := Record{}
 	if err == nil {

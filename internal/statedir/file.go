@@ -2,8 +2,6 @@ package statedir
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -34,9 +32,10 @@ func (f *Folder) Read(name string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = &fs.PathError{Op: "read", Path: filepath.Join(f.path, name), Err: fmt.Errorf("it has more than %d bytes", most)}
+	data, err := foreign.ReadAtMost(file, most)
+	var large *foreign.TooLargeError
+	if errors.As(err, &large) {
+		err = &fs.PathError{Op: "read", Path: filepath.Join(f.path, name), Err: err}
 	}
 	return data, err
 }
