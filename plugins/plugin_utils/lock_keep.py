@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import yaml
 
+from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_cure import some
 from ansible_collections.nfslock.kolla.plugins.plugin_utils.lock_report import flag, row_of, rows_of, text
 
 MARK = "# Written by nfslock.kolla.nfs_lock_keep, for review."
@@ -138,10 +139,6 @@ def services_of(wanted, found, groups, own):
 def members_of(service, found, groups):
     """The hosts that run it, or are to."""
     return list(dict.fromkeys([*groups.get(SERVICES[service][1], ()), *found.get(service, ())]))
-
-
-def some(names):
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 class Cloud:
