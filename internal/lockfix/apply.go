@@ -18,6 +18,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 )
 
@@ -135,7 +136,7 @@ func (j *job) each(all []*work, f func(*work) error) {
 			continue
 		}
 		group.Go(func() error {
-			w.err = noPanic(func() error { return f(w) })
+			w.err = foreign.NoPanic(func() error { return f(w) })
 			return nil
 		})
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
@@ -69,23 +70,11 @@ func (j *job) lookAtLibrary(ctx context.Context, t *target, see sight) {
 func within[T any](ctx context.Context, limit time.Duration, f func() (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("there was no answer within %v", limit))
 	defer cancel()
-	type answer struct {
-		value T
-		err   error
+	found, err := foreign.Within(ctx, f)
+	if errors.Is(err, foreign.ErrNoAnswer) {
+		err = ended(ctx)
 	}
-	done := make(chan answer, 1)
-	go func() {
-		var a answer
-		a.err = noPanic(func() (err error) { a.value, err = f(); return err })
-		done <- a
-	}()
-	select {
-	case a := <-done:
-		return a.value, a.err
-	case <-ctx.Done():
-		var none T
-		return none, ended(ctx)
-	}
+	return found, err
 }
 
 // daemons finds libvirt's in a container: containers may share the host's process numbers, so each tells by its control group whose it is.
@@ -127,18 +116,8 @@ func (j *job) withoutLibrary(ctx context.Context, guests, stale []host.Guest) ([
 	return all, nil
 }
 
-// readRecord is which containers had the library when a run ended. Without it only drift is not noticed.
-func (j *job) readRecord() (preloaded.Record, []string) {
-	record, err := preloaded.ReadRecord(j.dir)
-	if err != nil {
-		return record, []string{err.Error()}
-	}
-	return record, nil
-}
-
-// writeRecord keeps in it what is in the containers' layers now. Of what could not be seen nothing changes.
-func (j *job) writeRecord(all []*work) []string {
-	record, _ := j.readRecord()
+// writeRecord keeps in the record what is in the containers' layers now. Of what could not be seen nothing changes.
+func (j *job) writeRecord(record preloaded.Record, all []*work) []string {
 	before := maps.Clone(record.Containers)
 	for _, w := range all {
 		switch s := w.seen; s.Library.State {

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/carriers"
 	"github.com/nfslock/ansible-collection-kolla/internal/deb"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
 	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
@@ -76,7 +76,7 @@ func (j *job) observe(ctx context.Context, names []string, see sight) []*target 
 		}
 		targets[i] = t
 		group.Go(func() error {
-			if err := noPanic(func() error { return j.look(ctx, t, see) }); err != nil {
+			if err := foreign.NoPanic(func() error { return j.look(ctx, t, see) }); err != nil {
 				t.seen.Failure = &Failure{Step: "observe", Message: fmt.Sprintf("cannot observe %s: %v", name, err), Hint: observeHint(err)}
 			}
 			return nil
@@ -295,7 +295,7 @@ func (j *job) judge(ctx context.Context, o Options, set Set, targets []*target) 
 					sums[p.Name] = expectation{p.Version, set.Contents[p.SHA256].Md5sums}
 				}
 			}
-			if err := noPanic(func() error { return cmp.Or(t.compare(ctx, sums), t.lookForHollow(o)) }); err != nil {
+			if err := foreign.NoPanic(func() error { return cmp.Or(t.compare(ctx, sums), t.lookForHollow(o)) }); err != nil {
 				t.seen.Failure = &Failure{Step: "observe", Message: fmt.Sprintf("cannot check the files of %s: %v", t.seen.Name, err)}
 			}
 			return nil
@@ -336,14 +336,4 @@ func (t *target) compare(ctx context.Context, want map[string]expectation) error
 		}
 	}
 	return nil
-}
-
-// noPanic turns a panic into an error: in a goroutine it would end the program without a result and without a rollback.
-func noPanic(f func() error) (err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = fmt.Errorf("internal error, please report it: %v\n%s", cause, debug.Stack())
-		}
-	}()
-	return f()
 }

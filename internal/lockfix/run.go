@@ -16,6 +16,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/host"
 	"github.com/nfslock/ansible-collection-kolla/internal/kolla"
 	"github.com/nfslock/ansible-collection-kolla/internal/patchset"
+	"github.com/nfslock/ansible-collection-kolla/internal/preloaded"
 	"github.com/nfslock/ansible-collection-kolla/internal/statedir"
 )
 
@@ -114,8 +115,10 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 		result.Msg = nothingHere
 		return result, nil
 	}
-	record, warning := j.readRecord()
-	result.Warnings = append(result.Warnings, warning...)
+	record, err := preloaded.ReadRecord(j.dir)
+	if err != nil { // without it only drift is not noticed
+		result.Warnings = append(result.Warnings, err.Error())
+	}
 	targets := j.observe(ctx, names, sight{found.Names, open, record, o.packages(), o.absent() && o.packages(), o.library(), !call.CheckMode})
 	defer func() {
 		for _, t := range targets {
@@ -143,7 +146,7 @@ func (j *job) run(ctx context.Context, o Options, call ansible.Call, set Set, f 
 	}
 	j.judge(ctx, o, set, targets)
 	j.foresee(ctx, o, set, targets)
-	return j.carryOut(ctx, o, call, set, f, targets, result)
+	return j.carryOut(ctx, o, call, set, f, targets, record, result)
 }
 
 // notes are what is to be said of the choice. The way back also names the containers that are gone and of which packages from before are kept: they
@@ -163,7 +166,7 @@ func (j *job) notes(o Options, found carriers.Choice) []string {
 const nothingHere = "this host has no kolla container that can carry QEMU: nothing to do"
 
 // carryOut plans, applies unless it is check mode, and reports.
-func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Set, f *files, targets []*target, result Result) (Result, error) {
+func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Set, f *files, targets []*target, record preloaded.Record, result Result) (Result, error) {
 	plans := j.plan(ctx, o, set, call.CheckMode, targets)
 	hostLacksRoom(set, measureHost(j.dir), plans)
 	j.findUnits(ctx, plans)
@@ -182,7 +185,7 @@ func (j *job) carryOut(ctx context.Context, o Options, call ansible.Call, set Se
 		result.Warnings = append(result.Warnings, j.apply(ctx, o, set, f, all)...)
 		j.lookAgain(ctx, all)
 		result.Warnings = append(result.Warnings, j.tidyHost(o, set, f, all)...)
-		result.Warnings = append(result.Warnings, j.writeRecord(all)...)
+		result.Warnings = append(result.Warnings, j.writeRecord(record, all)...)
 	}
 	if set.Variant == "disable_ofd" && slices.ContainsFunc(all, func(w *work) bool { return len(w.plan.Files) > 0 && (call.CheckMode || w.done) }) {
 		result.Warnings = append(result.Warnings, disableOFDWarning)

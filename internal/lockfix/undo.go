@@ -14,6 +14,7 @@ import (
 	"github.com/nfslock/ansible-collection-kolla/internal/baseline"
 	"github.com/nfslock/ansible-collection-kolla/internal/engine"
 	"github.com/nfslock/ansible-collection-kolla/internal/faultpoint"
+	"github.com/nfslock/ansible-collection-kolla/internal/foreign"
 )
 
 // undoTimeout bounds the way back of a whole host. It is not part of the run's own time, whose end is often the reason.
@@ -124,7 +125,7 @@ func (j *job) seeBack(ctx context.Context, all []*work) {
 		if w.err == nil || !w.begun || w.triedBack {
 			continue
 		}
-		w.err = errors.Join(w.err, noPanic(func() error {
+		w.err = errors.Join(w.err, foreign.NoPanic(func() error {
 			a, err := j.lookBack(ctx, w)
 			if err != nil {
 				return nil // as it was said already
@@ -140,7 +141,7 @@ func (j *job) seeBack(ctx context.Context, all []*work) {
 
 // takeBack brings one container back.
 func (j *job) takeBack(ctx context.Context, w *work) {
-	err := noPanic(func() error { return j.rollBackOne(ctx, w) })
+	err := foreign.NoPanic(func() error { return j.rollBackOne(ctx, w) })
 	w.gone = errors.Is(err, engine.ErrNotFound) // with the container went what was begun in it
 	w.triedBack = ctx.Err() == nil              // else once more, with a time of its own
 	w.rolledBack = err == nil
